@@ -1,0 +1,37 @@
+# Every target starts from a fresh clone: `setup` brings what is missing into the checkout.
+SHELL := /bin/sh
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+# From another folder, so that a pyenv shim does not insist on the version that .python-version names.
+setup: ## make .venv/ in the checkout, with all that the targets below need
+	@here="$(CURDIR)"; cd / && $(PYTHON) "$$here/scripts/bootstrap.py"
+
+demo: setup ## run a whole live competition on this machine; ARGS="--seconds 45" passes arguments on
+	@$(BIN)/coordinator-node demo $(ARGS)
+
+test: setup ## run the tests; ARGS="-k name" passes arguments on
+	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+lint: setup ## check style, types and layers
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup ## rewrite the code in the project's style
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+lock: setup ## write requirements.lock anew from pyproject.toml
+	@$(BIN)/python scripts/lock.py
+
+clean: ## remove environments, caches and local runs
+	@rm -rf .venv .uv .coordinator dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help setup demo test lint format lock clean

@@ -1,0 +1,1 @@
+"""The package's older name; only what older workspaces import stands here."""

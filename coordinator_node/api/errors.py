@@ -1,0 +1,70 @@
+"""What a client is told when something goes wrong: `{"detail": …}`, never a traceback, SQL or what it sent."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.responses import JSONResponse
+
+from coordinator_node.api.sessions import STATEMENT_SECONDS
+from coordinator_node.db.failures import one_line, reached_server, sqlstate
+from coordinator_node.entities.moves import IllegalMoveError
+from coordinator_node.runtime.logging import get_logger
+from coordinator_node.services.payout import UnknownCheckpointError, UnusableCheckpointError
+
+log = get_logger(__name__)
+
+# Postgres's code for a statement that was cancelled, by its timeout or because the API ends.
+QUERY_CANCELED = "57014"
+
+
+def install_error_answers(app: FastAPI) -> None:
+    """Answer every error of the application in one form."""
+    app.add_exception_handler(RequestValidationError, _bad_input)
+    app.add_exception_handler(UnknownCheckpointError, _not_found)
+    app.add_exception_handler(UnusableCheckpointError, _conflict)
+    app.add_exception_handler(IllegalMoveError, _conflict)
+    app.add_exception_handler(DBAPIError, _database_failed)
+    app.add_exception_handler(PoolTimeoutError, _busy)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def not_found(what: str) -> HTTPException:
+    """A 404 that names what there is none of."""
+    return HTTPException(404, f"there is no {what}")
+
+
+async def _bad_input(request: Request, error: Exception) -> JSONResponse:
+    # Without what was sent: it may be a key, or text that cannot be sent back.
+    faults = error.errors() if isinstance(error, RequestValidationError) else []
+    detail = [{"loc": list(f["loc"]), "msg": f["msg"], "type": f["type"]} for f in faults]
+    return JSONResponse({"detail": detail}, 422)
+
+
+async def _not_found(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, 404)
+
+
+async def _conflict(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, 409)
+
+
+async def _busy(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "too many requests at once: all connections to the database are busy"}, 503)
+
+
+async def _database_failed(request: Request, error: Exception) -> JSONResponse:
+    if not isinstance(error, DBAPIError):
+        raise error
+    if not reached_server(error):
+        return JSONResponse({"detail": "the database does not answer; try again"}, 503)
+    if sqlstate(error) == QUERY_CANCELED:
+        return JSONResponse({"detail": f"this took longer than {STATEMENT_SECONDS} s: ask for a shorter range"}, 503)
+    log.error("the database refused a statement", path=request.scope["path"], reason=one_line(error))
+    return JSONResponse({"detail": "internal error; the log says more"}, 500)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "internal error; the log says more"}, 500)

@@ -1,0 +1,105 @@
+"""Parameters that several endpoints take: what they accept, and what is a fault of the request's."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, Path, Query
+from pydantic import AfterValidator, BeforeValidator
+
+from coordinator_node.api.context import Context
+from coordinator_node.entities.times import as_utc
+
+DEFAULT_RANGE = timedelta(days=7)
+
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+_LOST_PLUS = re.compile(r"^(\d{4}-\d\d-\d\d[T ]\S+) (\d\d:?\d\d)$")
+
+
+def _plain(value: str) -> str:
+    """Text that a database column can hold."""
+    if "\x00" in value:
+        raise ValueError("must not hold a NUL character")
+    return value
+
+
+def _restore_plus(value: object) -> object:
+    """A plus sign stands for a space in a query; before an offset it can only have been meant as itself."""
+    return _LOST_PLUS.sub(r"\1+\2", value) if isinstance(value, str) else value
+
+
+def _instant(value: datetime) -> datetime:
+    """The same instant in UTC, a naive one read as UTC."""
+    try:
+        instant = as_utc(value)
+    except OverflowError:
+        instant = None
+    if instant is None or not _EARLIEST <= instant < _LATEST:
+        raise ValueError(f"must be from {_EARLIEST:%Y-%m-%d} to before {_LATEST:%Y-%m-%d}")
+    return instant
+
+
+Text = Annotated[str, AfterValidator(_plain)]
+CheckpointId = Annotated[Text, Path(description="A checkpoint's id.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="The most rows to answer.")]
+Instant = Annotated[datetime, BeforeValidator(_restore_plus), AfterValidator(_instant)]
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """A span of time, both ends included; None where that end is open."""
+
+    start: datetime | None
+    end: datetime | None
+
+
+@dataclass(frozen=True)
+class ClosedRange:
+    """A span of time, both ends included."""
+
+    start: datetime
+    end: datetime
+
+
+async def _last_days(
+    context: Context,
+    start: Annotated[Instant | None, Query(description="Default: 7 days before `end`. Naive is UTC.")] = None,
+    end: Annotated[Instant | None, Query(description="Default: now. Naive is UTC.")] = None,
+) -> ClosedRange:
+    end = end or context.clock()
+    start = start or end - DEFAULT_RANGE
+    _check_order(start, end, "start", "end")
+    return ClosedRange(start, end)
+
+
+async def _since_until(
+    since: Annotated[Instant | None, Query(description="Open when left out. Naive is UTC.")] = None,
+    until: Annotated[Instant | None, Query(description="Open when left out. Naive is UTC.")] = None,
+) -> TimeRange:
+    if since is not None and until is not None:
+        _check_order(since, until, "since", "until")
+    return TimeRange(since, until)
+
+
+async def _model_ids(
+    project_ids: Annotated[
+        list[Text] | None,
+        Query(alias="projectIds", description="Model ids; may repeat, and may hold commas. All when left out."),
+    ] = None,
+) -> list[str] | None:
+    names = [name.strip() for part in project_ids or [] for name in part.split(",")]
+    return [name for name in dict.fromkeys(names) if name] or None
+
+
+LastDays = Annotated[ClosedRange, Depends(_last_days)]
+SinceUntil = Annotated[TimeRange, Depends(_since_until)]
+ModelIds = Annotated[list[str] | None, Depends(_model_ids)]
+
+
+def _check_order(first: datetime, last: datetime, first_name: str, last_name: str) -> None:
+    if last < first:
+        raise HTTPException(422, f"{last_name} ({last.isoformat()}) is before {first_name} ({first.isoformat()})")

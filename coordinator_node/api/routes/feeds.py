@@ -1,0 +1,56 @@
+"""The feeds and what they brought."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from coordinator_node.api.context import Context
+from coordinator_node.api.parameters import Limit, Text
+from coordinator_node.db.reports.feeds import feed_summaries, newest_records, record_count
+from coordinator_node.schemas.report.feeds import FeedRecordEntry, FeedSummary
+from coordinator_node.schemas.report.wire import object_or_empty
+
+router = APIRouter(prefix="/reports/feeds", tags=["feeds"])
+
+MOST_FEEDS = 1000
+
+
+@router.get("")
+def feeds(context: Context) -> list[FeedSummary]:
+    """Every feed with what is stored of it, by source, subject, kind and granularity."""
+    with context.database.reading() as connection:
+        rows = feed_summaries(connection, MOST_FEEDS)
+    return [
+        FeedSummary(
+            source=row["source"],
+            subject=row["subject"],
+            kind=row["kind"],
+            granularity=row["granularity"],
+            record_count=record_count(row["counted"], row["counted_from"], row["oldest_ts"], row["newest_ts"]),
+            oldest_ts=row["oldest_ts"],
+            newest_ts=row["newest_ts"],
+            watermark_ts=row["watermark_ts"],
+            watermark_updated_at=row["watermark_updated_at"],
+        )
+        for row in rows
+    ]
+
+
+@router.get("/tail")
+def tail(
+    context: Context,
+    source: Text | None = None,
+    subject: Text | None = None,
+    kind: Text | None = None,
+    granularity: Text | None = None,
+    limit: Limit = 20,
+) -> list[FeedRecordEntry]:
+    """The newest records of the feeds that match, newest first."""
+    with context.database.reading() as connection:
+        rows = newest_records(
+            connection, source=source, subject=subject, kind=kind, granularity=granularity, limit=limit
+        )
+    return [
+        FeedRecordEntry(**{**row, "values": object_or_empty(row["values"]), "meta": object_or_empty(row["meta"])})
+        for row in rows
+    ]

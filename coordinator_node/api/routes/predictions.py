@@ -1,0 +1,79 @@
+"""Predictions and the snapshots that sum them up."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from coordinator_node.api.context import Context
+from coordinator_node.api.parameters import LastDays, Limit, ModelIds, SinceUntil, Text
+from coordinator_node.crunch_config import PredictionScope
+from coordinator_node.db.reports.predictions import PredictionQuestion, newest_predictions, predictions_over_time
+from coordinator_node.db.reports.records import Record
+from coordinator_node.db.reports.snapshots import newest_snapshots
+from coordinator_node.schemas.report.predictions import PredictionPoint, SnapshotEntry
+from coordinator_node.schemas.report.wire import number_or_none, object_or_empty
+
+router = APIRouter(prefix="/reports", tags=["predictions"])
+
+
+@router.get("/predictions")
+def predictions(
+    context: Context,
+    model_ids: ModelIds,
+    during: LastDays,
+    limit: Annotated[int | None, Query(ge=1, le=1000, description="Only the newest so many, one by one.")] = None,
+) -> list[PredictionPoint]:
+    """Predictions with their scores, oldest first; an ensemble's only where projectIds names it.
+
+    With `limit`, the newest so many of the range. Without, the whole range: one row a prediction while no series (a
+    model, scope_key and schedule) has more than 500 and all fit 5,000 rows; beyond that one row a series and time
+    bucket, where score_value is the mean and what differs within the bucket is null.
+    """
+    question = PredictionQuestion(during.start, during.end, model_ids, context.config.aggregation.value_field)
+    with context.database.reading() as connection:
+        if limit is None:
+            rows = predictions_over_time(connection, question)
+        else:
+            rows = newest_predictions(connection, question, limit)
+    return [_point(row, context.config.scope) for row in rows]
+
+
+@router.get("/snapshots")
+def snapshots(
+    context: Context, during: SinceUntil, model_id: Text | None = None, limit: Limit = 100
+) -> list[SnapshotEntry]:
+    """Snapshots, newest first by the end of their period; `since` and `until` bound that end.
+
+    An ensemble's only where model_id names it.
+    """
+    with context.database.reading() as connection:
+        rows = newest_snapshots(connection, model_id=model_id, since=during.start, until=during.end, limit=limit)
+    return [SnapshotEntry(**{**row, "result_summary": object_or_empty(row["result_summary"])}) for row in rows]
+
+
+def _point(row: Record, defaults: PredictionScope) -> PredictionPoint:
+    scope: dict[str, Any] | None = None if row["scope"] is None else object_or_empty(row["scope"])
+    known = {} if scope is None else {"subject": defaults.subject, "step_seconds": defaults.step_seconds, **scope}
+    subject = known.get("subject")
+    return PredictionPoint(
+        model_id=row["model_id"],
+        prediction_config_id=row["prediction_config_id"],
+        scope_key=row["scope_key"],
+        scope=scope,
+        score_value=row["score_value"],
+        score_failed=row["score_failed"],
+        score_failed_reason=row["score_failed_reason"],
+        scored_at=row["scored_at"],
+        performed_at=row["performed_at"],
+        subject=None if subject is None else str(subject),
+        asset=None if subject is None else str(subject),
+        horizon=_whole(row["horizon"]),
+        param=row["scope_key"],
+        step=number_or_none(known.get("step_seconds")),
+    )
+
+
+def _whole(seconds: float | None) -> int | float | None:
+    return int(seconds) if seconds is not None and seconds == int(seconds) else seconds

@@ -1,0 +1,80 @@
+"""The web server around the report API, as a worker's body runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from coordinator_node.api.context import ReportContext
+
+# Less than a worker's DRAIN_SECONDS: what is cut off afterwards needs a moment too.
+DRAIN_SECONDS = 7
+BACKLOG = 2048
+
+
+def listen_on(host: str, port: int) -> socket.socket:
+    """A bound socket.
+
+    Raises:
+        SystemExit: it cannot be had; one line that names host, port and reason goes to stderr, the exit code is 1.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SystemExit(
+            f"report worker: cannot listen on {host}:{port}: {reason}; end what uses it, or set REPORT_API_HOST and"
+            " REPORT_API_PORT"
+        ) from None
+
+
+async def serve(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then let running requests end, for at most DRAIN_SECONDS.
+
+    Raises:
+        RuntimeError: the application did not start.
+    """
+    context: ReportContext = app.state.context
+    server = _Server(_configuration(app, context))
+    ending = asyncio.create_task(_end_when(stop, server))
+    try:
+        await server.serve(sockets=[listener])
+    except SystemExit:
+        raise RuntimeError("the API did not start; the log says why") from None
+    finally:
+        ending.cancel()
+        await asyncio.to_thread(context.database.cancel_running)
+
+
+def _configuration(app: FastAPI, context: ReportContext) -> uvicorn.Config:
+    proxies = context.settings.api_trusted_proxies
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        log_config=None,
+        # It would write whole URLs, and with them keys.
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers: the worker has its own."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _end_when(stop: asyncio.Event, server: uvicorn.Server) -> None:
+    await stop.wait()
+    server.should_exit = True

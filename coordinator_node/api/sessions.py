@@ -1,0 +1,93 @@
+"""How the API works with the database: bounded in time, read-only unless it says otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from sqlalchemy import Connection, Engine, text
+from sqlmodel import Session
+
+from coordinator_node.db.engine import transaction
+from coordinator_node.runtime.notify import libpq_url
+
+STATEMENT_SECONDS = 10
+PROBE_SECONDS = 2.0
+
+_READ_ONLY = text("SELECT set_config('transaction_read_only', 'on', true), set_config('statement_timeout', :ms, true)")
+_TIMEOUT = text("SELECT set_config('statement_timeout', :ms, true)")
+_MILLISECONDS = {"ms": str(STATEMENT_SECONDS * 1000)}
+
+
+class ReportDatabase:
+    """Connections for requests. No statement of theirs runs longer than STATEMENT_SECONDS."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._running: set[psycopg.Connection] = set()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read-only transaction; to be left before the answer is sent, so that a slow client holds no connection."""
+        with self._engine.connect() as connection, self._noted(connection):
+            connection.execute(_READ_ONLY, _MILLISECONDS)
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """One unit of work: commits at the end, rolls back on any error."""
+        with transaction(self._engine) as session, self._noted(session.connection()):
+            session.connection().execute(_TIMEOUT, _MILLISECONDS)
+            yield session
+
+    def cancel_running(self) -> None:
+        """Cancel what is still running, when the API has to end; the threads that wait for it then end too."""
+        with self._lock:
+            running = list(self._running)
+        for driver in running:
+            driver.cancel_safe(timeout=1)
+
+    @contextmanager
+    def _noted(self, connection: Connection) -> Iterator[None]:
+        driver = connection.connection.driver_connection
+        if not isinstance(driver, psycopg.Connection):
+            raise TypeError(f"the API needs psycopg 3, not {type(driver).__name__}")
+        with self._lock:
+            self._running.add(driver)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(driver)
+
+
+class DatabaseProbe:
+    """Asks the database for a sign of life, on a connection of its own: a busy pool is no dead database.
+
+    However many ask at once, there is one such connection.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._url = libpq_url(engine)
+        self._asking: asyncio.Task[bool] | None = None
+
+    async def answers(self) -> bool:
+        """Whether the database answered within PROBE_SECONDS."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> bool:
+        try:
+            async with (
+                asyncio.timeout(PROBE_SECONDS),
+                await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection,
+            ):
+                await connection.execute("SELECT 1")
+        except (psycopg.Error, OSError, TimeoutError):
+            return False
+        return True

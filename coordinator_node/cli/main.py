@@ -1,0 +1,124 @@
+"""The commands `coordinator-node`, `coordinator` and `crunch-cli`.
+
+Exit codes: 0 done; 1 failed, with one line on stderr; 2 wrong usage or configuration.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import click
+import typer
+
+from coordinator_node.db.init_db import main as init_db
+from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.feeds.errors import FeedError
+
+DEMO_STATE = Path(".coordinator/demo")
+API_PORT = 8000
+
+# Documented commands that this version does not have yet.
+NOT_BUILT = ("init", "list-packs", "doctor", "backfill", "verify", "rescore", "backtest", "payout")
+
+app = typer.Typer(
+    name="coordinator-node",
+    help="Run live forecasting competitions.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Seconds = Annotated[float | None, typer.Option(min=1, help="Run so long, then drain and judge the run.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the report API on this machine.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start with an empty database.")]
+
+
+@app.command()
+def demo(
+    seconds: Seconds = None,
+    port: Port = API_PORT,
+    fresh: Fresh = False,
+    feed: Annotated[
+        Literal["simulated", "replay"], typer.Option(help="Where the market data comes from.")
+    ] = "simulated",
+    path: Annotated[Path | None, typer.Option(help="Parquet or CSV file of candles or trades, for replay.")] = None,
+    speed: Annotated[float, typer.Option(min=0.001, help="How many times as fast the file is replayed.")] = 1.0,
+) -> None:
+    """Run a whole live competition on this machine, with example models.
+
+    What it keeps between runs stands in .coordinator/demo of the present folder.
+    """
+    if (feed == "replay") != (path is not None):
+        raise click.UsageError("--feed replay needs --path FILE, and --path goes with --feed replay")
+    from coordinator_node.local.demo import DemoFeed, demo_plan
+    from coordinator_node.local.run import run_stack
+
+    plan = demo_plan(DEMO_STATE.resolve(), port, DemoFeed(feed, path, speed))
+    raise typer.Exit(run_stack(plan, seconds=seconds, fresh=fresh))
+
+
+@app.command()
+def up(
+    workspace: Annotated[Path, typer.Argument(help="Folder with config/ and .local.env.")] = Path(),
+    submissions: Annotated[
+        Path | None, typer.Option(help="Folder of the models' folders; default: submissions/ of the workspace.")
+    ] = None,
+    seconds: Seconds = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default: REPORT_API_PORT, else 8000.")] = None,
+    fresh: Fresh = False,
+) -> None:
+    """Run a workspace's competition on this machine, without Docker."""
+    from coordinator_node.local.run import run_stack
+    from coordinator_node.local.workspace import workspace_plan
+
+    plan = workspace_plan(workspace, submissions, port)
+    raise typer.Exit(run_stack(plan, seconds=seconds, fresh=fresh))
+
+
+@app.command()
+def migrate(
+    reset: Annotated[bool, typer.Option("--reset", help="Drop everything in the database first.")] = False,
+) -> None:
+    """Bring the database's schema up to this version, and load the schedules."""
+    raise typer.Exit(init_db(["--reset"] if reset else []))
+
+
+def _add_not_built(name: str) -> None:
+    @app.command(name, hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+    def not_built(context: typer.Context) -> None:
+        raise click.ClickException(f"{context.info_name} is not built in this version")
+
+
+for _name in NOT_BUILT:
+    _add_not_built(_name)
+
+
+def run() -> None:
+    """Run `coordinator-node` and exit with its code."""
+    sys.path.insert(0, "")  # a workspace's own modules, as `python -m` finds them
+    try:
+        code = app(standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        code = 2
+    except click.ClickException as error:
+        error.show()
+        code = 1
+    except (ConfigurationError, FeedError) as error:
+        sys.stderr.write(f"wrong configuration: {error}\n")
+        code = 2
+    except click.Abort:
+        code = 130
+    sys.exit(code)
+
+
+def run_coordinator() -> None:
+    """Run `coordinator`, the older spelling."""
+    run()
+
+
+def run_crunch_cli() -> None:
+    """Run `crunch-cli`, the spelling of other tools of the field."""
+    run()

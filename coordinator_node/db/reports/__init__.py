@@ -1,0 +1,1 @@
+"""What the report API reads: one statement a question, bounded whatever the history holds."""

@@ -1,0 +1,44 @@
+"""Checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+from sqlmodel import col
+
+from coordinator_node.db.reports.records import Record, fetch
+from coordinator_node.db.tables import CheckpointRow
+from coordinator_node.entities.prediction import CheckpointStatus
+
+
+def newest_checkpoints(
+    connection: Connection, *, status: CheckpointStatus | None = None, limit: int = 1
+) -> list[Record]:
+    """The checkpoints whose periods end last, newest first."""
+    row = CheckpointRow
+    newest = _checkpoints().order_by(col(row.period_end).desc(), col(row.created_at).desc(), col(row.id).desc())
+    if status is not None:
+        newest = newest.where(col(row.status) == status.value)
+    return fetch(connection, newest.limit(limit))
+
+
+def checkpoint_by_id(connection: Connection, checkpoint_id: str) -> Record | None:
+    """One checkpoint; None where there is none of that id."""
+    found = fetch(connection, _checkpoints().where(col(CheckpointRow.id) == checkpoint_id))
+    return found[0] if found else None
+
+
+def _checkpoints() -> Select[*tuple[Any, ...]]:
+    row = CheckpointRow
+    return select(
+        col(row.id),
+        col(row.period_start),
+        col(row.period_end),
+        col(row.status),
+        col(row.entries_jsonb).label("entries"),
+        col(row.meta_jsonb).label("meta"),
+        col(row.created_at),
+        col(row.tx_hash),
+        col(row.submitted_at),
+    )

@@ -1,0 +1,39 @@
+"""Snapshots."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+from sqlmodel import col
+
+from coordinator_node.db.reports.expressions import is_ensemble
+from coordinator_node.db.reports.records import Record, fetch
+from coordinator_node.db.tables import SnapshotRow
+
+
+def newest_snapshots(
+    connection: Connection, *, model_id: str | None, since: datetime | None, until: datetime | None, limit: int
+) -> list[Record]:
+    """The newest snapshots whose period ends in [since, until], newest first; of real models unless one is named."""
+    row = SnapshotRow
+    newest: Select[*tuple[Any, ...]] = (
+        select(
+            col(row.id),
+            col(row.model_id),
+            col(row.period_start),
+            col(row.period_end),
+            col(row.prediction_count),
+            col(row.result_summary_jsonb).label("result_summary"),
+            col(row.created_at),
+        )
+        .where(~is_ensemble(col(row.model_id)) if model_id is None else col(row.model_id) == model_id)
+        .order_by(col(row.period_end).desc(), col(row.created_at).desc(), col(row.id).desc())
+        .limit(limit)
+    )
+    if since is not None:
+        newest = newest.where(col(row.period_end) >= since)
+    if until is not None:
+        newest = newest.where(col(row.period_end) <= until)
+    return fetch(connection, newest)

@@ -1,0 +1,35 @@
+"""Every table, one row class each. Alembic's migrations are the only way a schema comes to be."""
+
+from coordinator_node.db.tables.checkpoints import CheckpointRow, MerkleCycleRow, MerkleNodeRow
+from coordinator_node.db.tables.feed import BackfillJobRow, FeedIngestionStateRow, FeedRecordRow
+from coordinator_node.db.tables.models import LeaderboardRow, ModelRow
+from coordinator_node.db.tables.predictions import (
+    InputRow,
+    PredictionRow,
+    PredictionSlotRow,
+    ScheduledPredictionConfigRow,
+    SlotCallRow,
+)
+from coordinator_node.db.tables.runtime import EngineStateRow, LeaseRow, WorkerHeartbeatRow
+from coordinator_node.db.tables.scores import ScoreRow, SnapshotRow
+
+__all__ = [
+    "BackfillJobRow",
+    "CheckpointRow",
+    "EngineStateRow",
+    "FeedIngestionStateRow",
+    "FeedRecordRow",
+    "InputRow",
+    "LeaderboardRow",
+    "LeaseRow",
+    "MerkleCycleRow",
+    "MerkleNodeRow",
+    "ModelRow",
+    "PredictionRow",
+    "PredictionSlotRow",
+    "ScheduledPredictionConfigRow",
+    "ScoreRow",
+    "SlotCallRow",
+    "SnapshotRow",
+    "WorkerHeartbeatRow",
+]

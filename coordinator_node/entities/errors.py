@@ -1,0 +1,17 @@
+"""Errors that end a process, told apart by what its caller should do."""
+
+from __future__ import annotations
+
+
+class ConfigurationError(Exception):
+    """A setting, an operator's config or a database cannot be used as it is; the message says what to change.
+
+    A process that meets it at start ends with exit code 2.
+    """
+
+
+class NotBuiltError(NotImplementedError):
+    """A documented name whose work this version does not do yet. Raised when called, never at import."""
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(f"{what} is not built in this version; {instead}")

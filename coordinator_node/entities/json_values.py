@@ -1,0 +1,107 @@
+"""What operators' code returned, as JSON that the database stores: plain types, finite numbers, storable text."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+# Postgres stores neither NUL in text, nor half of a surrogate pair, and refuses the whole statement that holds one.
+_UNSTORABLE_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+
+class UnstorableError(ValueError):
+    """A value that no JSONB column can hold, or that is not finite; the message names its place."""
+
+
+def to_json(value: Any) -> Any:
+    """The value in JSON's types: models and mappings become dicts, times and enums text, numpy's scalars numbers.
+
+    NaN and infinity are kept; `fault_in` finds them.
+
+    Raises:
+        UnstorableError: a type that JSON has not.
+    """
+    if isinstance(value, BaseModel):
+        # Its own JSON mode would write null for an infinity among its extra fields.
+        value = value.model_dump()
+    try:
+        return to_jsonable_python(value, inf_nan_mode="constants", fallback=_numpy_value)
+    except (PydanticSerializationError, ValueError) as error:
+        raise UnstorableError(str(error)) from None
+
+
+def storable(value: Any, where: str) -> Any:
+    """`to_json` of the value, if it can be stored.
+
+    Raises:
+        UnstorableError: see `to_json` and `fault_in`; the message begins with `where`.
+    """
+    plain = to_json(value)
+    fault = fault_in(plain, where)
+    if fault:
+        raise UnstorableError(fault)
+    return plain
+
+
+def fault_in(value: Any, where: str) -> str | None:
+    """What keeps a JSON value from being stored, with its place below `where`; None where nothing does."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{where} is {value}"
+    if isinstance(value, str):
+        return f"{where} holds text that the database cannot store" if _UNSTORABLE_TEXT.search(value) else None
+    if isinstance(value, Mapping):
+        return _fault_in_mapping(value, where)
+    if isinstance(value, list):
+        return next((fault for index, item in enumerate(value) if (fault := fault_in(item, f"{where}[{index}]"))), None)
+    if isinstance(value, int) and abs(value) > 2**1023:
+        return f"{where} is larger than any float"
+    return None
+
+
+def finite_or_null(value: Any) -> Any:
+    """The JSON value with null in the place of every NaN and infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite_or_null(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite_or_null(item) for item in value]
+    return value
+
+
+def storable_text(text: str, limit: int = 2000) -> str:
+    """The text, at most `limit` characters of it, without what the database cannot store."""
+    return _UNSTORABLE_TEXT.sub("\ufffd", text)[:limit]
+
+
+def reason_of(error: BaseException) -> str:
+    """One line that says what was raised: `TypeError: …`, storable."""
+    try:
+        said = " ".join(str(error).split())
+    except Exception:  # an operator's exception may fail even to say what it is
+        said = "(its text cannot be read)"
+    return storable_text(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+
+
+def _fault_in_mapping(value: Mapping[Any, Any], where: str) -> str | None:
+    for key, item in value.items():
+        if isinstance(key, str) and _UNSTORABLE_TEXT.search(key):
+            return f"a key of {where} holds text that the database cannot store"
+        fault = fault_in(item, f"{where}.{key}")
+        if fault:
+            return fault
+    return None
+
+
+def _numpy_value(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise UnstorableError(f"a {type(value).__name__} is no JSON value")

@@ -1,0 +1,1 @@
+"""Default callables, emission strategies, and the resolver of dotted paths."""

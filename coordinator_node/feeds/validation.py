@@ -1,0 +1,115 @@
+"""The boundary of the engine: a source's record becomes a FeedRecord here, or is refused with the reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from coordinator_node.entities.feed_record import FeedRecord
+from coordinator_node.entities.times import event_time
+from coordinator_node.feeds.contracts import FeedDataKind, FeedDataRecord
+from coordinator_node.feeds.errors import MalformedRecordError
+
+
+def to_feed_record(record: FeedDataRecord, ingested_at: datetime) -> FeedRecord:
+    """A source's record as the engine stores it: time aware and in UTC, values and meta plain JSON.
+
+    `ingested_at` is the moment the engine got it (aware). Numpy scalars become Python numbers.
+
+    Raises:
+        MalformedRecordError: an empty or unstorable text; a time that is not finite or has no zone; no values; a
+            number in `values` or `metadata` that is NaN or infinite; a value that JSON does not have.
+    """
+    try:
+        return FeedRecord(
+            source=_name("source", record.source),
+            subject=_name("subject", record.subject),
+            kind=_kind(record.kind),
+            granularity=_name("granularity", record.granularity),
+            ts_event=_time(record.ts_event),
+            values=_values(record.values),
+            meta=_json_object("metadata", record.metadata),
+            ts_ingested=event_time(ingested_at),
+        )
+    except _RefusedError as refused:
+        raise MalformedRecordError(record.subject, str(refused)) from refused.__cause__
+
+
+class _RefusedError(Exception):
+    """What is wrong, before it is known of which subject."""
+
+
+def _name(what: str, text: object) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise _RefusedError(f"{what} is {text!r}, expected a text that is not empty")
+    return _text(what, text)
+
+
+def _text(what: str, text: str) -> str:
+    """One character that Postgres cannot store fails the whole statement, and with it every record of the batch."""
+    if "\x00" in text:
+        raise _RefusedError(f"{what} holds a NUL character, which the database cannot store")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise _RefusedError(f"{what} holds half of a surrogate pair, which is not valid text")
+    return str(text)
+
+
+def _kind(kind: object) -> str:
+    try:
+        return FeedDataKind(kind).value  # type: ignore[arg-type]  # a source may give anything; the enum refuses it
+    except ValueError:
+        raise _RefusedError(f"kind is {kind!r}, expected one of {', '.join(FeedDataKind)}") from None
+
+
+def _time(ts_event: object) -> datetime:
+    if isinstance(ts_event, np.generic):
+        ts_event = ts_event.item()
+    if isinstance(ts_event, bool) or not isinstance(ts_event, int | float | datetime):
+        raise _RefusedError(f"ts_event is {ts_event!r}, expected epoch seconds or an aware datetime")
+    if isinstance(ts_event, float) and not math.isfinite(ts_event):
+        raise _RefusedError(f"ts_event is {ts_event}, expected a finite number of seconds")
+    try:
+        return event_time(ts_event)
+    except (ValueError, OverflowError, OSError) as error:
+        hint = "" if isinstance(ts_event, datetime) else " (epoch seconds are expected, not milliseconds)"
+        raise _RefusedError(f"ts_event {ts_event!r} is not a time: {error}{hint}") from error
+
+
+def _values(values: object) -> dict[str, Any]:
+    checked = _json_object("values", values)
+    if not checked:
+        raise _RefusedError("values is empty: nothing was observed")
+    return checked
+
+
+def _json_object(what: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _RefusedError(f"{what} is a {type(value).__name__}, expected a dict")
+    return {_name(f"a key of {what}", key): _json(f"{what}[{key!r}]", item) for key, item in value.items()}
+
+
+def _json(what: str, value: object) -> Any:
+    """`value` as plain JSON, every number finite; `what` is its place, for the message."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return _finite(what, value)
+    if isinstance(value, str):
+        return _text(what, value)
+    if isinstance(value, list | tuple):
+        return [_json(f"{what}[{position}]", item) for position, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        return _json_object(what, value)
+    raise _RefusedError(f"{what} is a {type(value).__name__}, which JSON does not have")
+
+
+def _finite(what: str, number: float) -> float:
+    if not math.isfinite(number):
+        raise _RefusedError(f"{what} is {number}, expected a finite number")
+    return number

@@ -1,0 +1,1 @@
+"""What `demo` and `up` add: embedded Postgres, process supervisor, local model orchestrator and model host."""

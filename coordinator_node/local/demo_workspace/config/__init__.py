@@ -1,0 +1,1 @@
+"""The demo competition's own package."""

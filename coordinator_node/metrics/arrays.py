@@ -1,0 +1,14 @@
+"""What the measures share about arrays: one value an observation, NaN where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+type Floats = NDArray[np.float64]
+
+
+def finite_pairs(left: Floats, right: Floats) -> tuple[Floats, Floats]:
+    """Both arrays without the positions where either is not finite."""
+    both = np.isfinite(left) & np.isfinite(right)
+    return left[both], right[both]

@@ -1,0 +1,1 @@
+"""What all workers share: loop, signals, leases, clock, logging, health."""

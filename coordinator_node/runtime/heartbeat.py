@@ -1,0 +1,93 @@
+"""Heartbeats: one row a running worker, so that others and the operator see who is alive and what it last did."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, text
+from sqlmodel import Session
+
+from coordinator_node.entities.ids import new_id
+from coordinator_node.entities.times import utc_now
+from coordinator_node.runtime.loop import PassResult
+
+BEAT_SECONDS = 2.0
+# A worker that has not beaten for so long is taken to be gone.
+ALIVE_SECONDS = 15.0
+
+_BEAT = text(
+    """
+    INSERT INTO worker_heartbeats (worker_id, role, host, pid, started_at, beat_at,
+                                   last_pass_at, last_pass_jsonb, last_error, last_error_at)
+    VALUES (:worker_id, :role, :host, :pid, clock_timestamp() - make_interval(secs => :up), clock_timestamp(),
+            :last_pass_at, CAST(:last_pass AS jsonb), :last_error, :last_error_at)
+    ON CONFLICT (worker_id) DO UPDATE SET
+        beat_at = excluded.beat_at, last_pass_at = excluded.last_pass_at, last_pass_jsonb = excluded.last_pass_jsonb,
+        last_error = excluded.last_error, last_error_at = excluded.last_error_at
+    """
+)
+_FORGET_OLD = text(
+    "DELETE FROM worker_heartbeats WHERE role = :role AND beat_at < clock_timestamp() - interval '1 hour'"
+)
+_ALIVE = text(
+    "SELECT EXISTS (SELECT 1 FROM worker_heartbeats"
+    " WHERE role = :role AND beat_at > clock_timestamp() - make_interval(secs => :seconds))"
+)
+
+
+class Heartbeat:
+    """The row of one worker, and what its last pass did."""
+
+    def __init__(self, engine: Engine, role: str) -> None:
+        self._engine = engine
+        self._role = role
+        self.worker_id = f"{role}-{new_id()}"
+        self._started_at = utc_now()
+        self._last_pass_at: datetime | None = None
+        self._last_pass: dict[str, Any] | None = None
+        self._last_error: str | None = None
+        self._last_error_at: datetime | None = None
+
+    def report(self, outcome: PassResult | BaseException) -> None:
+        """Take note of a pass; the next beat writes it."""
+        if isinstance(outcome, BaseException):
+            self._last_error = f"{type(outcome).__name__}: {outcome}"[:2000].replace("\x00", "")
+            self._last_error_at = utc_now()
+            return
+        self._last_pass_at = utc_now()
+        if not outcome.idle or self._last_pass is None:
+            self._last_pass = dict(outcome.counts)
+
+    def beat(self) -> None:
+        """Write the row, and drop those of this role that have been silent for an hour."""
+        with self._engine.begin() as connection:
+            connection.execute(_FORGET_OLD, {"role": self._role})
+            connection.execute(
+                _BEAT,
+                {
+                    "worker_id": self.worker_id,
+                    "role": self._role,
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "up": (utc_now() - self._started_at).total_seconds(),
+                    "last_pass_at": self._last_pass_at,
+                    "last_pass": json.dumps(self._last_pass) if self._last_pass is not None else None,
+                    "last_error": self._last_error,
+                    "last_error_at": self._last_error_at,
+                },
+            )
+
+    def remove(self) -> None:
+        """Delete the row: the worker has ended as it should."""
+        with self._engine.begin() as connection:
+            connection.execute(text("DELETE FROM worker_heartbeats WHERE worker_id = :id"), {"id": self.worker_id})
+
+
+def any_alive(session: Session, role: str) -> bool:
+    """Whether a worker of that role has beaten in the last ALIVE_SECONDS."""
+    values = {"role": role, "seconds": ALIVE_SECONDS}
+    return bool(session.connection().execute(_ALIVE, values).scalar())

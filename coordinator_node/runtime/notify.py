@@ -1,0 +1,50 @@
+"""LISTEN and NOTIFY: they only wake a worker earlier; polling is what finds the work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import Engine, text
+from sqlmodel import Session
+
+from coordinator_node.runtime.logging import get_logger
+
+log = get_logger(__name__)
+
+FEED_RECORDS = "coordinator_feed_records"
+PREDICTIONS = "coordinator_predictions"
+SCORES = "coordinator_scores"
+SNAPSHOTS = "coordinator_snapshots"
+
+RECONNECT_SECONDS = 1.0
+
+
+def notify(session: Session, channel: str) -> None:
+    """Wake the channel's listeners when the session's transaction commits."""
+    session.connection().execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel})
+
+
+def libpq_url(engine: Engine) -> str:
+    """The engine's address without SQLAlchemy's driver name."""
+    return engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+async def listen(engine: Engine, channels: tuple[str, ...], wake: asyncio.Event) -> None:
+    """Set `wake` at every notification, for ever, on one connection that is made anew when it breaks.
+
+    The connection stays open during passes, so that nothing sent meanwhile is lost; a new one sets `wake` too, because
+    something may have been sent while there was none.
+    """
+    while True:
+        with contextlib.suppress(psycopg.Error, OSError):
+            async with await psycopg.AsyncConnection.connect(libpq_url(engine), autocommit=True) as connection:
+                for channel in channels:
+                    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                wake.set()
+                async for _ in connection.notifies():
+                    wake.set()
+        log.debug("listening connection lost; polling goes on", retry_seconds=RECONNECT_SECONDS)
+        await asyncio.sleep(RECONNECT_SECONDS)

@@ -1,0 +1,192 @@
+"""A worker process from its start to its end: settings, signals, database, heartbeat, leases, and its body."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+
+from coordinator_node.config.settings import Settings, load_settings
+from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.entities.times import utc_now
+from coordinator_node.runtime.heartbeat import BEAT_SECONDS, Heartbeat
+from coordinator_node.runtime.leases import RENEW_SECONDS, Lease
+from coordinator_node.runtime.logging import configure_logging, get_logger
+from coordinator_node.runtime.loop import Step, pause, run_loop, wait_for
+from coordinator_node.runtime.notify import listen
+
+log = get_logger(__name__)
+
+# What a worker takes to end after SIGTERM, so that who sent it need not kill it after ten.
+DRAIN_SECONDS = 9.0
+
+
+class Worker:
+    """What a worker's body works with. `stop` is set when it shall end, `wake` when there may be work."""
+
+    def __init__(self, role: str, settings: Settings, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
+        self.role = role
+        self.settings = settings
+        self.engine = engine
+        self.clock = clock
+        self.heartbeat = Heartbeat(engine, role)
+        self.stop = asyncio.Event()
+        self.wake = asyncio.Event()
+        self._leases: list[Lease] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def lease(self, name: str, wanted: Callable[[], bool] = lambda: True) -> Lease:
+        """A lease that is kept from now on until the worker ends, but left to others while it is not `wanted`.
+
+        `wanted` may ask the database; it is called in a thread.
+        """
+        lease = Lease(self.engine, name, self.heartbeat.worker_id)
+        self._leases.append(lease)
+        self.background(self._keep(lease, wanted))
+        return lease
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside the body until the worker ends; its failure ends the worker."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._background_done)
+        self._tasks.append(task)
+
+    async def loop(
+        self,
+        step: Step,
+        interval_seconds: float,
+        channels: tuple[str, ...] = (),
+        wake: asyncio.Event | None = None,
+    ) -> None:
+        """Run passes until the worker is to stop, woken by the channels.
+
+        A body that runs several loops gives each but one its own `wake`, because a loop clears its event.
+        """
+        wake = wake or self.wake
+        if channels:
+            self.background(listen(self.engine, channels, wake))
+        await run_loop(
+            step,
+            stop=self.stop,
+            wake=wake,
+            interval_seconds=interval_seconds,
+            report=self.heartbeat.report,
+        )
+
+    async def run(self, body: Callable[[Worker], Awaitable[None]]) -> None:
+        """Wait for the database, then run the body with a heartbeat beside it, then give everything back."""
+        self._install_signals()
+        await self._wait_for_database()
+        self.background(self._beat())
+        try:
+            if not self.stop.is_set():
+                log.info("worker started", worker_id=self.heartbeat.worker_id)
+                await body(self)
+        finally:
+            await self._end()
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and (failure := task.exception()):
+                raise failure
+
+    def _background_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception():
+            self.stop.set()
+
+    async def _keep(self, lease: Lease, wanted: Callable[[], bool]) -> None:
+        while True:
+            had = lease.held
+            with contextlib.suppress(DBAPIError):
+                await asyncio.to_thread(lambda: lease.keep() if wanted() else lease.release())
+            if lease.held != had:
+                log.info("lease taken" if lease.held else "lease lost", lease=lease.name)
+                self.wake.set()
+            await asyncio.sleep(RENEW_SECONDS if lease.held else RENEW_SECONDS / 2)
+
+    async def _beat(self) -> None:
+        while True:
+            with contextlib.suppress(DBAPIError):
+                await asyncio.to_thread(self.heartbeat.beat)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _wait_for_database(self) -> None:
+        failures = 0
+        while not self.stop.is_set():
+            try:
+                await asyncio.to_thread(self._look_at_database)
+                return
+            except ProgrammingError:
+                problem = "the database has no schema of this version yet: run `coordinator-node migrate`"
+            except OperationalError as error:
+                problem = f"the database does not answer: {str(error.orig).strip().splitlines()[0]}"
+            failures += 1
+            log.warning(problem, failures=failures)
+            await wait_for(self.stop, pause(min(failures, 3)))
+
+    def _look_at_database(self) -> None:
+        with self.engine.connect() as connection:
+            connection.execute(text("SELECT 1 FROM worker_heartbeats, leases LIMIT 1"))
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self.stop.is_set():
+            log.warning("second signal: ending at once", signal=name)
+            os._exit(128 + number)
+        log.info("draining; a second signal ends at once", signal=name, seconds=DRAIN_SECONDS)
+        self.stop.set()
+        asyncio.get_running_loop().call_later(DRAIN_SECONDS, self._overdue)
+
+    def _overdue(self) -> None:
+        log.error("did not drain in time; open transactions are rolled back", seconds=DRAIN_SECONDS)
+        os._exit(1)
+
+    async def _end(self) -> None:
+        self.stop.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(DBAPIError):
+            for lease in self._leases:
+                await asyncio.to_thread(lease.release)
+            await asyncio.to_thread(self.heartbeat.remove)
+        self.engine.dispose()
+        log.info("worker ended")
+
+
+def run_worker(role: str, build: Callable[[Settings], tuple[Engine, Callable[[Worker], Awaitable[None]]]]) -> int:
+    """Run one worker in the foreground.
+
+    `build` makes the engine and the body from the settings, and raises ConfigurationError where they cannot work.
+
+    Returns:
+        The exit code: 0 ended as asked, 1 failed, 2 wrong configuration; one line on stderr says why.
+    """
+    try:
+        settings = load_settings()
+        configure_logging(settings, role)
+        engine, body = build(settings)
+        asyncio.run(_run(role, settings, engine, body))
+    except ConfigurationError as error:
+        sys.stderr.write(f"{role} worker: wrong configuration: {error}\n")
+        return 2
+    except Exception as error:  # the process's last resort: say why in one line beside the traceback in the log
+        log.exception("worker failed")
+        sys.stderr.write(f"{role} worker: failed: {type(error).__name__}: {error}\n")
+        return 1
+    return 0
+
+
+async def _run(role: str, settings: Settings, engine: Engine, body: Callable[[Worker], Awaitable[None]]) -> None:
+    await Worker(role, settings, engine).run(body)

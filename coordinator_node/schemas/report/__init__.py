@@ -1,0 +1,1 @@
+"""The shapes of the report API: what its endpoints take and answer."""

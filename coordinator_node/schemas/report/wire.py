@@ -1,0 +1,66 @@
+"""Types that several answers share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, PlainSerializer, WithJsonSchema
+
+from coordinator_node.entities.times import as_utc
+
+JsonObject = dict[str, Any]
+Number = int | float
+
+
+def _with_offset(value: datetime) -> str:
+    return as_utc(value).isoformat()
+
+
+def _without_offset(value: datetime) -> str:
+    return as_utc(value).replace(tzinfo=None).isoformat()
+
+
+UtcTime = Annotated[
+    datetime,
+    PlainSerializer(_with_offset, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00+00:00"]}),
+]
+"""An instant, in UTC with its offset."""
+
+NaiveUtcTime = Annotated[
+    datetime,
+    PlainSerializer(_without_offset, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["2026-01-31T12:00:00"]}),
+]
+"""An instant in UTC without offset: the x of a chart, to which the web app appends the Z itself."""
+
+
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    detail: str
+
+
+class InputFault(BaseModel):
+    """One wrong parameter or field of the body."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class InputProblem(BaseModel):
+    """Every fault of a request's parameters and body."""
+
+    detail: list[InputFault] | str
+
+
+def object_or_empty(value: Any) -> JsonObject:
+    """A stored document that must be an object; {} for NULL and for what older rows may hold instead."""
+    return value if isinstance(value, dict) else {}
+
+
+def number_or_none(value: Any) -> Number | None:
+    """The value if it is a number; None for anything else."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

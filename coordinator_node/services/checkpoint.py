@@ -1,0 +1,205 @@
+"""The checkpoint stage: turns each ended period into one emission, in order, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine, text
+from sqlalchemy.dialects.postgresql import Range, insert
+from sqlmodel import Session, col
+
+from coordinator_node.config.settings import Settings
+from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.db.engine import Fence, transaction
+from coordinator_node.db.tables import CheckpointRow
+from coordinator_node.entities.emission import check_emission, emission_of
+from coordinator_node.entities.ensemble import is_ensemble_model
+from coordinator_node.entities.ids import new_id
+from coordinator_node.entities.json_values import reason_of, storable
+from coordinator_node.entities.prediction import CheckpointStatus
+from coordinator_node.runtime.loop import PassResult
+from coordinator_node.services.checkpoint_periods import OpenPeriod, close_boundary, open_period, store_anchor
+from coordinator_node.services.ranking import Ranking, Standing
+
+LEASE_NAME = "checkpoint"
+
+MICROSECOND = timedelta(microseconds=1)
+
+# In this order: a prediction that is no longer pending has its score by then.
+_WAITING_PREDICTIONS = text(
+    """
+    SELECT count(*) FROM predictions
+    WHERE status = 'PENDING' AND resolvable_at >= :start AND resolvable_at < :end
+    """
+)
+_WAITING_SCORES = text(
+    """
+    SELECT count(*) FROM scores JOIN predictions AS prediction ON prediction.id = scores.prediction_id
+    WHERE scores.snapshot_state = 'PENDING' AND prediction.resolvable_at >= :start AND prediction.resolvable_at < :end
+    """
+)
+# A late snapshot is written after its own period's checkpoint, so after this period began, give or take two clocks.
+_SCORED = text(
+    """
+    SELECT model_id, sum(prediction_count) AS prediction_count, count(*) AS snapshot_count,
+           count(*) FILTER (WHERE meta_jsonb ? 'late') AS late_count
+    FROM snapshots
+    WHERE prediction_count > 0 AND (
+        (period_end >= :start AND period_end < :end AND (meta_jsonb ? 'late') IS NOT TRUE)
+        OR (created_at >= :late_from AND meta_jsonb -> 'late' ->> 'counts_in' = :late_in)
+    )
+    GROUP BY model_id
+    """
+)
+_CLOCKS_DIFFER = timedelta(hours=1)
+
+
+class EmissionError(RuntimeError):
+    """`build_emission` raised or returned what must not be paid; the period stays open and is tried again."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one model had scored in a period: predictions, snapshots, and how many of these came late."""
+
+    prediction_count: int
+    snapshot_count: int
+    late_count: int
+
+
+class CheckpointStage:
+    """Makes the checkpoints of ended periods.
+
+    Raises:
+        ConfigurationError: when made, see `Ranking`.
+    """
+
+    def __init__(self, engine: Engine, config: CrunchConfig, settings: Settings) -> None:
+        self._engine = engine
+        self._config = config
+        self._settings = settings
+        self._ranking = Ranking(config, settings)
+        self._grace = timedelta(seconds=settings.checkpoint_grace_seconds)
+
+    def run_once(self, now: datetime, fence: Fence) -> PassResult:
+        """Make the checkpoint of the first period without one, once it has ended and its scores are in.
+
+        Scores that are still missing are waited for, at most CHECKPOINT_GRACE_SECONDS after the period's end.
+
+        Raises:
+            EmissionError: `build_emission` raised or gave what must not be paid; nothing was written.
+            RankingError: LEADERBOARD_RANKER failed; nothing was written.
+        """
+        with transaction(self._engine, fence) as session:
+            period = open_period(session, self._settings)
+            made = period is not None and self._work_on(session, period, now)
+        return PassResult({"checkpoints": int(made)}, again=made)
+
+    def _work_on(self, session: Session, period: OpenPeriod, now: datetime) -> bool:
+        store_anchor(session, period, now)
+        if period.end > now:
+            return False
+        close_boundary(session)
+        missing = _missing(session, period)
+        if missing and now < period.end + self._grace:
+            return False
+        return _store(session, self._checkpoint(session, period, missing, now))
+
+    def _checkpoint(self, session: Session, period: OpenPeriod, missing: int, now: datetime) -> dict[str, Any]:
+        """The row of a period. `missing` is how many of its predictions are still without a counted score."""
+        ranking = self._ranked_entries(session, period)
+        meta: dict[str, Any] = {
+            "ranking": ranking,
+            "ranking_key": self._config.aggregation.ranking_key,
+            "ranking_direction": self._config.aggregation.ranking_direction,
+            "empty": not ranking,
+            "missing_scores": missing,
+        }
+        if not ranking:
+            meta["reason"] = "no model had a scored prediction and a ranking value in this period"
+        return {
+            "id": new_id(),
+            "period_start": period.start,
+            "period_end": period.end,
+            "status": CheckpointStatus.PENDING.value,
+            "entries_jsonb": [self._emission(ranking, period)],
+            "meta_jsonb": meta,
+            "created_at": now,
+            "period": Range(period.start, period.end, bounds="[)"),
+        }
+
+    def _ranked_entries(self, session: Session, period: OpenPeriod) -> list[dict[str, Any]]:
+        """The models that may be paid, in rank order: real ones that had a scored prediction in the period.
+
+        They are ranked as of the period's last microsecond, because its end belongs to the next one.
+        """
+        scored = _scored_in(session, period)
+        standings = [
+            standing
+            for standing in self._ranking.standings(session, period.end - MICROSECOND)
+            if standing.model_id in scored and not is_ensemble_model(standing.model_id)
+        ]
+        ranked = self._ranking.ranked(standings)
+        return [_entry(standing, scored[standing.model_id]) for standing in ranked if standing.rank is not None]
+
+    def _emission(self, ranking: Sequence[dict[str, Any]], period: OpenPeriod) -> dict[str, Any]:
+        config, settings = self._config, self._settings
+        pubkey = settings.crunch_pubkey or config.crunch_pubkey
+        if not ranking:
+            return dict(emission_of([], pubkey))
+        try:
+            emission = config.build_emission(
+                [dict(entry) for entry in ranking],
+                pubkey,
+                settings.compute_provider_pubkey or config.compute_provider,
+                settings.data_provider_pubkey or config.data_provider,
+            )
+            check_emission(emission, len(ranking))
+            stored: dict[str, Any] = storable(dict(emission), "emission")
+        except Exception as error:  # an operator's callable may raise anything; nobody is paid by what is wrong
+            raise EmissionError(
+                f"no checkpoint for the period {period.start.isoformat()} to {period.end.isoformat()}: build_emission"
+                f" failed for {len(ranking)} ranked models: {reason_of(error)}; correct it, the period stays open"
+            ) from error
+        return stored
+
+
+def _entry(standing: Standing, scored: Scored) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "model_id": standing.model_id,
+        "model_name": standing.model_name,
+        "cruncher_name": standing.cruncher_name,
+        "rank": standing.rank,
+        "prediction_count": scored.prediction_count,
+        "snapshot_count": scored.snapshot_count,
+        "result_summary": {**standing.summary, **standing.windows},
+    }
+    return {**entry, "late_snapshot_count": scored.late_count} if scored.late_count else entry
+
+
+def _missing(session: Session, period: OpenPeriod) -> int:
+    """How many predictions due in the period have no score that a snapshot counts, though they may yet get one."""
+    values = {"start": period.start, "end": period.end}
+    pending = session.connection().execute(_WAITING_PREDICTIONS, values).scalar_one()
+    uncounted = session.connection().execute(_WAITING_SCORES, values).scalar_one()
+    return int(pending + uncounted)
+
+
+def _scored_in(session: Session, period: OpenPeriod) -> dict[str, Scored]:
+    values = {
+        "start": period.start,
+        "end": period.end,
+        "late_from": period.start - _CLOCKS_DIFFER,
+        "late_in": period.start.isoformat(),
+    }
+    rows = session.connection().execute(_SCORED, values).all()
+    return {row.model_id: Scored(int(row.prediction_count), row.snapshot_count, row.late_count) for row in rows}
+
+
+def _store(session: Session, row: dict[str, Any]) -> bool:
+    """Insert the checkpoint; False where another transaction made one of that period first."""
+    statement = insert(CheckpointRow).values(row).on_conflict_do_nothing().returning(col(CheckpointRow.id))
+    return session.connection().execute(statement).scalar() is not None

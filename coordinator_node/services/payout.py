@@ -1,0 +1,172 @@
+"""What becomes of a checkpoint once it is made: the files it is paid from, and its way to PAID."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import update
+from sqlmodel import Session, col
+
+from coordinator_node.db.reports.checkpoints import checkpoint_by_id
+from coordinator_node.db.reports.records import Record
+from coordinator_node.db.tables import CheckpointRow
+from coordinator_node.entities.emission import FRAC_64_MULTIPLIER, allocate_exactly
+from coordinator_node.entities.moves import IllegalMoveError, check_move
+from coordinator_node.entities.prediction import CHECKPOINT_MOVES, CheckpointStatus, EmissionCheckpoint
+
+_EMISSION: TypeAdapter[EmissionCheckpoint] = TypeAdapter(EmissionCheckpoint)
+
+
+class UnknownCheckpointError(LookupError):
+    """No checkpoint has that id."""
+
+    def __init__(self, checkpoint_id: str) -> None:
+        super().__init__(f"there is no checkpoint {checkpoint_id}")
+
+
+class UnusableCheckpointError(ValueError):
+    """A checkpoint does not hold what was asked of it; the message names what is missing."""
+
+
+def emission_in(checkpoint: Record) -> EmissionCheckpoint:
+    """The emission of a checkpoint (`id`, `entries`).
+
+    Raises:
+        UnusableCheckpointError: it holds none, or something else.
+    """
+    entries = checkpoint["entries"] or []
+    if not entries:
+        raise UnusableCheckpointError(f"checkpoint {checkpoint['id']} holds no emission")
+    try:
+        return _EMISSION.validate_python(entries[0])
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise UnusableCheckpointError(
+            f"checkpoint {checkpoint['id']}: its entry is no emission: {place}: {fault['msg']}"
+        ) from None
+
+
+def cli_emission(checkpoint: Record) -> dict[str, Any]:
+    """The emission as the chain's command line takes it: percentages (0-100) by model and by provider's address.
+
+    Args:
+        checkpoint: with `id`, `entries` and `meta`, whose `ranking` says which model each index means.
+
+    Raises:
+        UnusableCheckpointError: no emission, or a rewarded index that the ranking does not name.
+    """
+    emission = emission_in(checkpoint)
+    return {
+        "crunch": emission["crunch"],
+        "crunchEmission": _percentages(_rewards_by_model(checkpoint, emission)),
+        "computeProvider": _percentages(
+            [(r["provider"], r["reward_pct"]) for r in emission["compute_provider_rewards"]]
+        ),
+        "dataProvider": _percentages([(r["provider"], r["reward_pct"]) for r in emission["data_provider_rewards"]]),
+    }
+
+
+def prizes(checkpoint: Record, total_prize: int) -> list[dict[str, Any]]:
+    """`total_prize` divided by the emission's shares into integers that sum to exactly it, in rank order.
+
+    Models whose share is 0 are left out; without any share the list is empty.
+
+    Raises:
+        UnusableCheckpointError: as `cli_emission`.
+    """
+    rewards = [(model, share) for model, share in _rewards_by_model(checkpoint, emission_in(checkpoint)) if share > 0]
+    parts = allocate_exactly([share for _, share in rewards], total_prize)
+    timestamp = int(checkpoint["period_end"].timestamp())
+    return [
+        {"prizeId": f"{checkpoint['id']}-{model}", "timestamp": timestamp, "model": model, "prize": part}
+        for (model, _), part in zip(rewards, parts, strict=True)
+    ]
+
+
+def confirm_checkpoint(session: Session, checkpoint_id: str, tx_hash: str, now: datetime) -> Record:
+    """PENDING to SUBMITTED, with the transaction that put it on the chain. The caller commits.
+
+    The same transaction confirmed again changes nothing and is no error.
+
+    Raises:
+        UnknownCheckpointError: no such checkpoint.
+        IllegalMoveError: it is not PENDING, and another transaction confirmed it.
+    """
+    target = CheckpointStatus.SUBMITTED
+    moved = _move(session, checkpoint_id, target, {"tx_hash": tx_hash, "submitted_at": now})
+    checkpoint = _found(session, checkpoint_id)
+    if not moved and checkpoint["tx_hash"] != tx_hash:
+        _refuse(checkpoint, target)
+    return checkpoint
+
+
+def advance_checkpoint(session: Session, checkpoint_id: str, target: CheckpointStatus, now: datetime) -> Record:
+    """One step forward. The caller commits.
+
+    Raises:
+        UnknownCheckpointError: no such checkpoint.
+        IllegalMoveError: its status does not lead to `target`.
+    """
+    values = {"submitted_at": now} if target is CheckpointStatus.SUBMITTED else {}
+    moved = _move(session, checkpoint_id, target, values)
+    checkpoint = _found(session, checkpoint_id)
+    if not moved:
+        _refuse(checkpoint, target)
+    return checkpoint
+
+
+def _move(session: Session, checkpoint_id: str, target: CheckpointStatus, values: Mapping[str, Any]) -> bool:
+    """One conditional UPDATE, so that of two at once only one finds the status it needs."""
+    row = CheckpointRow
+    sources = [source.value for source, targets in CHECKPOINT_MOVES.items() if target in targets]
+    move = (
+        update(row)
+        .where(col(row.id) == checkpoint_id, col(row.status).in_(sources))
+        .values(status=target.value, **values)
+        .returning(col(row.id))
+    )
+    return session.connection().execute(move).first() is not None
+
+
+def _found(session: Session, checkpoint_id: str) -> Record:
+    checkpoint = checkpoint_by_id(session.connection(), checkpoint_id)
+    if checkpoint is None:
+        raise UnknownCheckpointError(checkpoint_id)
+    return checkpoint
+
+
+def _refuse(checkpoint: Record, target: CheckpointStatus) -> None:
+    what, current = f"checkpoint {checkpoint['id']}", CheckpointStatus(checkpoint["status"])
+    check_move(CHECKPOINT_MOVES, what, current, target)
+    # Only a status set back by hand between the two statements gets here.
+    raise IllegalMoveError(what, current.value, target.value, frozenset(s.value for s in CHECKPOINT_MOVES[current]))
+
+
+def _rewards_by_model(checkpoint: Record, emission: EmissionCheckpoint) -> list[tuple[str, int]]:
+    ranking = (checkpoint["meta"] or {}).get("ranking")
+    return [
+        (_ranked_model(checkpoint["id"], ranking, reward["cruncher_index"]), reward["reward_pct"])
+        for reward in emission["cruncher_rewards"]
+    ]
+
+
+def _ranked_model(checkpoint_id: str, ranking: Any, index: int) -> str:
+    if isinstance(ranking, list) and 0 <= index < len(ranking) and isinstance(ranking[index], Mapping):
+        model_id = ranking[index].get("model_id")
+        if isinstance(model_id, str):
+            return model_id
+    raise UnusableCheckpointError(
+        f"checkpoint {checkpoint_id}: meta.ranking names no model for cruncher_index {index}: who is paid is unknown"
+    )
+
+
+def _percentages(rewards: Sequence[tuple[str, int]]) -> dict[str, float]:
+    """Shares in frac64 as percentages, exact to their seventh decimal; what has several shares gets their sum."""
+    totals: dict[str, int] = {}
+    for name, share in rewards:
+        totals[name] = totals.get(name, 0) + share
+    return {name: total * 100 / FRAC_64_MULTIPLIER for name, total in totals.items()}

@@ -1,0 +1,107 @@
+"""From what a model sent back to an output that can be scored, or to the reason why not. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from coordinator_node.config.settings import Settings
+from coordinator_node.extensions.callable_resolver import resolve_callable
+
+MAX_ANSWER_BYTES = 1024 * 1024
+# Of a refused answer, so much is kept for its author to see.
+SHOWN_CHARACTERS = 200
+
+Validator = Callable[[dict[str, Any]], dict[str, Any] | None]
+
+
+class RefusedAnswerError(ValueError):
+    """An answer that cannot be scored; the message says what was wrong with it and what was sent, shortened."""
+
+
+def read_answer(answer: Any, output_type: type[BaseModel], validator: Validator | None = None) -> dict[str, Any]:
+    """The output to store: the answer's fields, those of `output_type` validated, unknown ones kept.
+
+    A bare number counts as the field `value`; a frame of one row as that row, of several rows as its columns' lists.
+
+    Raises:
+        RefusedAnswerError: a wrong shape, a field missing or of a wrong type, none of the declared fields, NaN or
+            Infinity anywhere, or refused by the operator's `validator`.
+    """
+    fields = _as_fields(answer)
+    declared = output_type.model_fields
+    names = set(declared) | {info.alias for info in declared.values() if info.alias}
+    if declared and not names & fields.keys():
+        raise RefusedAnswerError(f"wrong shape: none of the fields {', '.join(sorted(names))} in {shorten(answer)}")
+    try:
+        validated = output_type.model_validate(fields).model_dump(mode="json")
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()[:3])
+        raise RefusedAnswerError(f"wrong shape: {faults} in {shorten(answer)}") from None
+    output = {**fields, **validated}
+    fault = unstorable(output)
+    if fault:
+        raise RefusedAnswerError(f"{fault} in {shorten(answer)}")
+    return _ask(validator, output) if validator else output
+
+
+def output_validator(settings: Settings) -> Validator | None:
+    """INFERENCE_OUTPUT_VALIDATOR; None where it is not set."""
+    path = settings.inference_output_validator
+    return resolve_callable(path) if path else None
+
+
+def _ask(validator: Validator, output: dict[str, Any]) -> dict[str, Any]:
+    try:
+        accepted = validator(output)
+    except Exception as error:  # an operator's callable may raise anything, and refuses the answer by it
+        raise RefusedAnswerError(f"refused by the output validator: {type(error).__name__}: {error}") from error
+    if accepted is None:
+        raise RefusedAnswerError(f"refused by the output validator: {shorten(output)}")
+    fault = unstorable(accepted) if isinstance(accepted, dict) else f"a {type(accepted).__name__}"
+    if fault:
+        raise RefusedAnswerError(f"the output validator returned {fault}")
+    return accepted
+
+
+def _as_fields(answer: Any) -> dict[str, Any]:
+    if isinstance(answer, dict):
+        return {str(key): value for key, value in answer.items()}
+    if isinstance(answer, int | float):
+        return {"value": answer}
+    if hasattr(answer, "to_dict") and hasattr(answer, "columns"):  # a frame, without importing pandas to ask
+        rows: list[dict[str, Any]] = answer.to_dict(orient="records")
+        if len(rows) == 1:
+            return {str(key): value for key, value in rows[0].items()}
+        if rows:
+            return {str(key): [row[key] for row in rows] for key in rows[0]}
+    raise RefusedAnswerError(f"wrong shape: neither a dict, a number nor a frame with rows, but {shorten(answer)}")
+
+
+def unstorable(value: Any, path: str = "") -> str | None:
+    """What keeps a value from being stored as JSON, with its place; None where nothing does."""
+    if isinstance(value, dict):
+        faults = (unstorable(item, f"{path}.{key}" if path else str(key)) for key, item in value.items())
+        return next((fault for fault in faults if fault), "a NUL character in a name" if _nul_in(value) else None)
+    if isinstance(value, list | tuple):
+        return next((fault for i, item in enumerate(value) if (fault := unstorable(item, f"{path}[{i}]"))), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{path or 'value'} is {value}"
+    if isinstance(value, str):
+        return f"a NUL character in {path or 'value'}" if "\x00" in value else None
+    if value is None or isinstance(value, bool | int | float):
+        return None
+    return f"{path or 'value'} is a {type(value).__name__}"
+
+
+def _nul_in(mapping: dict[Any, Any]) -> bool:
+    return any("\x00" in str(key) for key in mapping)
+
+
+def shorten(value: Any) -> str:
+    """A value as text of at most SHOWN_CHARACTERS, without characters that a database refuses."""
+    text = repr(value).replace("\x00", "\\x00")
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters)"

@@ -1,0 +1,123 @@
+"""What models receive: the newest records of every subject, in time order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from coordinator_node.config.settings import Settings
+from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.extensions.callable_resolver import resolve_callable
+from coordinator_node.services.feed_scope import FeedScope
+
+_NEWEST = text(
+    """
+    SELECT ts_event, values_jsonb FROM feed_records
+    WHERE source = :source AND subject = :subject AND kind = :kind AND granularity = :granularity
+      AND ts_event <= :latest
+    ORDER BY ts_event DESC LIMIT :window
+    """
+)
+
+# Kinds whose records are prices, which models receive as candles whatever their spacing is.
+PRICED_KINDS = ("tick", "candle")
+
+Builder = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class MarketInput:
+    """One moment's input: the dict of each subject that has records, and what it is known by.
+
+    `known_at` is when the newest of its records became known; two inputs of one `version` are the same.
+    """
+
+    subjects: dict[str, dict[str, Any]]
+    version: tuple[tuple[str, datetime], ...]
+    known_at: datetime
+    encoded: dict[str, bytes] = field(repr=False)
+
+    def raw_data(self) -> dict[str, Any]:
+        """The document that `inputs.raw_data_jsonb` keeps."""
+        if len(self.subjects) == 1:
+            return next(iter(self.subjects.values()))
+        return {"subjects": self.subjects}
+
+
+class InputReader:
+    """Reads inputs from the stored records, through the operator's builder where there is one."""
+
+    def __init__(self, config: CrunchConfig, settings: Settings) -> None:
+        self._scope = FeedScope.from_settings(settings)
+        self._subjects = settings.feed_subjects
+        self._window = settings.feed_candles_window
+        self._input_type = config.input_type
+        path = settings.inference_input_builder
+        self._builder: Builder | None = resolve_callable(path) if path else None
+
+    def read(self, session: Session, at: datetime) -> MarketInput | None:
+        """The input as it was known at a time; None while no subject has a record.
+
+        Raises:
+            InputBuilderError: the operator's builder raised, or gave what `input_type` refuses.
+        """
+        subjects: dict[str, dict[str, Any]] = {}
+        version: list[tuple[str, datetime]] = []
+        for subject in self._subjects:
+            rows = self._newest(session, subject, at)
+            if rows:
+                subjects[subject] = self._built(subject, rows)
+                version.append((subject, rows[-1][0]))
+        if not subjects:
+            return None
+        known_at = max(ts for _, ts in version) + timedelta(seconds=self._scope.known_lag)
+        encoded = {subject: json.dumps(data, allow_nan=False).encode() for subject, data in subjects.items()}
+        return MarketInput(subjects, tuple(version), known_at, encoded)
+
+    def _newest(self, session: Session, subject: str, at: datetime) -> list[tuple[datetime, dict[str, Any]]]:
+        values = {
+            "source": self._scope.source,
+            "subject": subject,
+            "kind": self._scope.kind,
+            "granularity": self._scope.granularity,
+            "latest": at - timedelta(seconds=self._scope.known_lag),
+            "window": self._window,
+        }
+        rows = session.connection().execute(_NEWEST, values).all()
+        return [(row[0], row[1] or {}) for row in reversed(rows)]
+
+    def _built(self, subject: str, rows: list[tuple[datetime, dict[str, Any]]]) -> dict[str, Any]:
+        as_of = rows[-1][0] + timedelta(seconds=self._scope.known_lag)
+        raw: dict[str, Any] = {"symbol": subject, "asof_ts": int(as_of.timestamp())}
+        if self._scope.kind in PRICED_KINDS:
+            raw["candles_1m"] = [_candle(at, values) for at, values in rows]
+        else:
+            raw["records"] = [{"ts": int(at.timestamp()), **values} for at, values in rows]
+        try:
+            data = self._builder(raw) if self._builder else raw
+            return self._input_type.model_validate(data).model_dump(mode="json")
+        except Exception as error:  # an operator's callable may raise anything; the caller skips this input
+            raise InputBuilderError(f"input of {subject}: {type(error).__name__}: {error}") from error
+
+
+class InputBuilderError(RuntimeError):
+    """INFERENCE_INPUT_BUILDER or `input_type` refused what the feed gave; this input is skipped."""
+
+
+def _candle(at: datetime, values: dict[str, Any]) -> dict[str, Any]:
+    """A record as a candle; a tick is one whose four prices are the same."""
+    price = values.get("price", values.get("close"))
+    return {
+        "ts": int(at.timestamp()),
+        "open": values.get("open", price),
+        "high": values.get("high", price),
+        "low": values.get("low", price),
+        "close": values.get("close", price),
+        "volume": values.get("volume", 0.0),
+    }

@@ -1,0 +1,88 @@
+"""The active schedules of the database, checked against the config and the feed before any model is asked."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from coordinator_node.config.settings import Settings
+from coordinator_node.crunch_config import CrunchConfig, ScheduledPrediction
+from coordinator_node.db.tables import ScheduledPredictionConfigRow
+from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.schemas.payload_contracts import ScheduleEnvelope
+from coordinator_node.services.predict.grid import Schedule, deadline_seconds
+
+
+def check_schedules(config: CrunchConfig, settings: Settings, spacing_seconds: float) -> None:
+    """Refuse what could never be scored or called.
+
+    Raises:
+        ConfigurationError: a horizon shorter than the feed's spacing (with both numbers), or an argument of
+            `call_method` that a schedule's scope does not hold.
+    """
+    for schedule in config.scheduled_predictions:
+        if not schedule.active:
+            continue
+        horizon = schedule.resolve_horizon_seconds
+        if 0 < horizon < spacing_seconds:
+            raise ConfigurationError(
+                f"schedule {schedule.scope_key}: its horizon of {horizon} s is shorter than the feed's spacing of"
+                f" {spacing_seconds:g} s, so that no outcome could be known; lengthen one or refine the other"
+            )
+        scope = complete_scope(config, schedule.scope, schedule)
+        missing = [arg.name for arg in config.call_method.args if arg.name not in scope]
+        if missing:
+            raise ConfigurationError(
+                f"schedule {schedule.scope_key}: call_method {config.call_method.method} needs {', '.join(missing)},"
+                f" which its scope does not hold"
+            )
+        own_deadline(schedule.meta, schedule.scope_key)
+
+
+def complete_scope(
+    config: CrunchConfig, own: dict[str, Any], schedule: ScheduledPrediction | ScheduleEnvelope
+) -> dict[str, Any]:
+    """What is predicted: the config's defaults, overridden by the schedule's own fields, with its horizon."""
+    return {
+        **config.scope.model_dump(mode="json"),
+        "resolve_horizon_seconds": schedule.resolve_horizon_seconds,
+        **own,
+    }
+
+
+def own_deadline(meta: dict[str, Any], scope_key: str) -> float | None:
+    """`meta.deadline_seconds` of a schedule, in seconds; None where it has none."""
+    return _number(meta, "deadline_seconds", scope_key, minimum=0.001)
+
+
+def active_schedules(session: Session, config: CrunchConfig, settings: Settings) -> list[tuple[Schedule, datetime]]:
+    """The active schedules in the operator's order, each with the time at which its grid begins."""
+    row = ScheduledPredictionConfigRow
+    rows = session.exec(select(row).where(col(row.active)).order_by(col(row.order), col(row.id))).all()
+    return [(_schedule(r, config, settings), r.activated_at) for r in rows if r.activated_at is not None]
+
+
+def _schedule(row: ScheduledPredictionConfigRow, config: CrunchConfig, settings: Settings) -> Schedule:
+    envelope = ScheduleEnvelope.model_validate(row.schedule_jsonb or {})
+    meta = row.meta_jsonb or {}
+    timeout = settings.model_runner_timeout_seconds
+    return Schedule(
+        id=row.id,
+        scope_key=row.scope_key,
+        scope=complete_scope(config, row.scope_template_jsonb or {}, envelope),
+        interval_seconds=envelope.prediction_interval_seconds,
+        horizon_seconds=envelope.resolve_horizon_seconds,
+        offset_seconds=_number(meta, "offset_seconds", row.scope_key, minimum=None) or 0.0,
+        deadline_seconds=deadline_seconds(envelope.resolve_horizon_seconds, timeout, own_deadline(meta, row.scope_key)),
+    )
+
+
+def _number(meta: dict[str, Any], name: str, scope_key: str, minimum: float | None) -> float | None:
+    value = meta.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or (minimum is not None and value < minimum):
+        raise ConfigurationError(f"schedule {scope_key}: meta.{name} is {value!r}, which is not a usable number")
+    return float(value)

@@ -1,0 +1,225 @@
+"""The one ranking: what the leaderboard shows and what a checkpoint pays by.
+
+A window of h hours as of a moment t is the mean of the snapshots' value_field weighted by their prediction_count, over
+the snapshots with period_end in (t - h, t]; null where there is none. Sums are exact and rounded once, so that the
+same snapshots give the same number whatever the database's plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from coordinator_node.config.settings import Settings
+from coordinator_node.crunch_config import Aggregation, CrunchConfig
+from coordinator_node.entities.ensemble import is_ensemble_model
+from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.extensions.callable_resolver import resolve_callable
+from coordinator_node.metrics.values import as_number
+
+_LATEST = text(
+    """
+    SELECT models.id, models.name, models.player_name, models.first_scored_at, latest.result_summary_jsonb
+    FROM models LEFT JOIN LATERAL (
+        SELECT result_summary_jsonb FROM snapshots
+        WHERE model_id = models.id AND period_end <= :as_of AND prediction_count > 0
+        ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1
+    ) AS latest ON true
+    ORDER BY models.id
+    """
+)
+_WINDOWS = text(
+    """
+    SELECT snapshots.model_id, windows.name,
+           sum((snapshots.result_summary_jsonb ->> :field)::numeric * snapshots.prediction_count) AS total,
+           sum(snapshots.prediction_count) AS weight
+    FROM snapshots
+    JOIN unnest(CAST(:names AS text[]), CAST(:afters AS timestamptz[])) AS windows(name, after)
+      ON snapshots.period_end > windows.after
+    WHERE snapshots.period_end > :earliest AND snapshots.period_end <= :as_of AND snapshots.prediction_count > 0
+      AND jsonb_typeof(snapshots.result_summary_jsonb -> :field) = 'number'
+    GROUP BY snapshots.model_id, windows.name
+    """
+)
+_LONGEST_HOURS = 24 * 365 * 1000
+
+
+class RankingError(RuntimeError):
+    """LEADERBOARD_RANKER raised, or returned what is no order of the models; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one model stands.
+
+    `windows` are its means, `summary` is its latest snapshot's. `value` is what it is ranked by; None leaves it
+    unranked, `rank` being None too.
+    """
+
+    model_id: str
+    model_name: str
+    cruncher_name: str
+    first_scored_at: datetime | None
+    windows: dict[str, float | None]
+    summary: dict[str, Any]
+    key: str
+    direction: str
+    value: float | None
+    rank: int | None = None
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The windows, and the numbers of the latest snapshot; a window's name goes before a summary's."""
+        numbers = {name: as_number(value) for name, value in self.summary.items() if value is None or _numeric(value)}
+        return {**self.windows, **{name: number for name, number in numbers.items() if name not in self.windows}}
+
+    def entry(self) -> dict[str, Any]:
+        """The model's entry in `leaderboards.entries_jsonb`."""
+        return {
+            "model_id": self.model_id,
+            "rank": self.rank,
+            "model_name": self.model_name,
+            "cruncher_name": self.cruncher_name,
+            "score": {
+                "metrics": self.metrics,
+                "ranking": {"key": self.key, "value": self.value, "direction": self.direction},
+            },
+        }
+
+
+class Ranking:
+    """Reads how all models stand, and ranks them, by one config.
+
+    Raises:
+        ConfigurationError: when made: an unknown ranking_key, or a LEADERBOARD_RANKER that cannot be imported.
+    """
+
+    def __init__(self, config: CrunchConfig, settings: Settings) -> None:
+        self._aggregation = config.aggregation
+        check_ranking_key(config)
+        path = settings.leaderboard_ranker
+        self._ranker: Callable[..., Any] | None = resolve_callable(path) if path else None
+
+    def standings(self, session: Session, as_of: datetime) -> list[Standing]:
+        """Every model, ensembles too, as of a moment; not ranked yet, in order of id."""
+        windows = window_means(session, self._aggregation, as_of)
+        key, direction = self._aggregation.ranking_key, self._aggregation.ranking_direction
+        standings: list[Standing] = []
+        for row in session.connection().execute(_LATEST, {"as_of": as_of}):
+            summary = row.result_summary_jsonb if isinstance(row.result_summary_jsonb, dict) else {}
+            own = {name: windows.get((row.id, name)) for name in self._aggregation.windows}
+            standings.append(
+                Standing(
+                    model_id=row.id,
+                    model_name=row.name,
+                    cruncher_name=row.player_name,
+                    first_scored_at=row.first_scored_at,
+                    windows=own,
+                    summary=summary,
+                    key=key,
+                    direction=direction,
+                    value=own[key] if key in own else as_number(summary.get(key)),
+                )
+            )
+        return standings
+
+    def ranked(self, standings: Iterable[Standing]) -> list[Standing]:
+        """The standings in rank order, then those that are unranked in order of id, then the ensembles.
+
+        Ranks are 1, 2, 3… over the real models that have a value: by it in the configured direction, ties by the
+        earlier first score, then by id. LEADERBOARD_RANKER, which gets these as entries in that order, may return
+        another; a model that it leaves out is unranked.
+
+        Raises:
+            RankingError: LEADERBOARD_RANKER raised, or returned an unknown model or one twice.
+        """
+        given = sorted(standings, key=lambda standing: standing.model_id)
+        ensembles = [standing for standing in given if is_ensemble_model(standing.model_id)]
+        real = [standing for standing in given if not is_ensemble_model(standing.model_id)]
+        order = sorted((standing for standing in real if standing.value is not None), key=_order)
+        if self._ranker:
+            order = self._reordered(order, self._ranker)
+        ranked = [replace(standing, rank=rank) for rank, standing in enumerate(order, 1)]
+        placed = {standing.model_id for standing in ranked}
+        return [*ranked, *(standing for standing in real if standing.model_id not in placed), *ensembles]
+
+    def _reordered(self, order: Sequence[Standing], ranker: Callable[..., Any]) -> list[Standing]:
+        by_id = {standing.model_id: standing for standing in order}
+        try:
+            returned = ranker([standing.entry() for standing in order], self._aggregation)
+            ids = [entry["model_id"] for entry in returned]
+        except (
+            Exception
+        ) as error:  # an operator's callable may raise anything; money follows this order, so none is made
+            raise RankingError(f"LEADERBOARD_RANKER failed: {type(error).__name__}: {error}") from error
+        wrong = [model_id for model_id in ids if model_id not in by_id]
+        if wrong or len(set(ids)) != len(ids):
+            fault = f"the unknown model {wrong[0]!r}" if wrong else "a model twice"
+            raise RankingError(f"LEADERBOARD_RANKER returned {fault}; it must return the entries it gets, in order")
+        return [by_id[model_id] for model_id in ids]
+
+
+def check_ranking_key(config: CrunchConfig) -> None:
+    """Refuse a ranking_key that no leaderboard entry would have.
+
+    Raises:
+        ConfigurationError: it is none of the windows, the metrics and the fields of score_type; the message lists them.
+    """
+    key = config.aggregation.ranking_key
+    known = dict.fromkeys([*config.aggregation.windows, *config.metrics, *config.score_type.model_fields])
+    if key not in known:
+        raise ConfigurationError(f"aggregation.ranking_key {key!r} is unknown; there are {', '.join(known)}")
+
+
+def window_means(session: Session, aggregation: Aggregation, as_of: datetime) -> dict[tuple[str, str], float]:
+    """The windows of all models as of a moment: {(model id, window): mean}; one that is empty is left out."""
+    starts = window_starts(aggregation, as_of)
+    if not starts:
+        return {}
+    values = {
+        "field": aggregation.value_field,
+        "names": list(starts),
+        "afters": list(starts.values()),
+        "earliest": min(starts.values()),
+        "as_of": as_of,
+    }
+    rows = session.connection().execute(_WINDOWS, values).all()
+    means = {(row.model_id, row.name): exact_mean(row.total, row.weight) for row in rows}
+    return {key: mean for key, mean in means.items() if mean is not None}
+
+
+def window_starts(aggregation: Aggregation, as_of: datetime) -> Mapping[str, datetime]:
+    """The moment after which each window begins."""
+    return {name: _hours_before(as_of, window.hours) for name, window in aggregation.windows.items()}
+
+
+def exact_mean(total: Decimal, weight: Decimal) -> float | None:
+    """The quotient, rounded once to the nearest float; None where that is beyond the largest."""
+    try:
+        return float(Fraction(total) / Fraction(weight))
+    except OverflowError:
+        return None
+
+
+def _hours_before(moment: datetime, hours: int) -> datetime:
+    try:
+        return moment - timedelta(hours=min(hours, _LONGEST_HOURS))
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
+
+
+def _order(standing: Standing) -> tuple[float, datetime, str]:
+    value = standing.value or 0.0
+    first = standing.first_scored_at or datetime.max.replace(tzinfo=UTC)
+    return (value if standing.direction == "asc" else -value, first, standing.model_id)
+
+
+def _numeric(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

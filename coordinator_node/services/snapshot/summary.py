@@ -1,0 +1,115 @@
+"""One model's scores of one cycle, summed up. Pure but for what the operator's aggregator does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from coordinator_node.config.settings import Settings
+from coordinator_node.crunch_config import CrunchConfig, default_aggregate_snapshot
+from coordinator_node.entities.json_values import fault_in, finite_or_null, reason_of, to_json
+from coordinator_node.extensions.callable_resolver import resolve_callable
+from coordinator_node.metrics.values import as_number
+from coordinator_node.runtime.logging import get_logger
+from coordinator_node.services.snapshot.uncounted import UncountedScore
+
+log = get_logger(__name__)
+
+type Aggregator = Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """A snapshot's content before it has metrics and an id.
+
+    `prediction_count` counts successes. `summary` is what the aggregator made of them, {} where there are none or it
+    failed. `meta` holds `failed_count`, `scopes` ({scope_key: {prediction_count, value}}, the value being the
+    aggregation's value_field over that scope alone, null where it has none), and `error` where the aggregator failed.
+    """
+
+    model_id: str
+    period_start: datetime
+    period_end: datetime
+    prediction_count: int
+    summary: dict[str, Any]
+    meta: dict[str, Any]
+
+
+def aggregator_of(config: CrunchConfig, settings: Settings) -> Aggregator:
+    """The config's aggregator, else that of MODEL_SCORE_AGGREGATOR, else the engine's means.
+
+    Raises:
+        ConfigurationError: MODEL_SCORE_AGGREGATOR cannot be imported.
+    """
+    path = settings.model_score_aggregator
+    if path and config.aggregate_snapshot is default_aggregate_snapshot:
+        return resolve_callable(path)
+    return config.aggregate_snapshot
+
+
+def summarise(scores: Sequence[UncountedScore], aggregator: Aggregator, value_field: str) -> list[ModelSummary]:
+    """One summary a model, in order of model id.
+
+    A model whose aggregator raises, or gives what is no JSON object, gets an empty summary with the reason in
+    `meta.error`: its scores are counted, its windows go without this cycle, and no other model is held up.
+    """
+    by_model: dict[str, list[UncountedScore]] = {}
+    for score in scores:
+        by_model.setdefault(score.model_id, []).append(score)
+    return [_summarise_one(model_id, by_model[model_id], aggregator, value_field) for model_id in sorted(by_model)]
+
+
+def _summarise_one(
+    model_id: str, scores: Sequence[UncountedScore], aggregator: Aggregator, value_field: str
+) -> ModelSummary:
+    successes = [score for score in scores if score.success]
+    meta: dict[str, Any] = {"failed_count": len(scores) - len(successes)}
+    summary: dict[str, Any] = {}
+    try:
+        summary = _aggregate(successes, aggregator)
+        meta["scopes"] = _by_scope(successes, summary, aggregator, value_field)
+    except Exception as error:  # an operator's callable may raise anything; it costs this model's summary only
+        summary, meta["error"] = {}, f"the snapshot aggregator failed: {reason_of(error)}"
+        log.warning("snapshot without a summary", model_id=model_id, reason=meta["error"])
+    return ModelSummary(
+        model_id=model_id,
+        period_start=min(score.performed_at for score in scores),
+        period_end=max(score.resolvable_at for score in scores),
+        prediction_count=len(successes),
+        summary=summary,
+        meta=meta,
+    )
+
+
+def _by_scope(
+    successes: Sequence[UncountedScore], whole: Mapping[str, Any], aggregator: Aggregator, value_field: str
+) -> dict[str, dict[str, Any]]:
+    by_scope: dict[str, list[UncountedScore]] = {}
+    for score in successes:
+        by_scope.setdefault(score.scope_key, []).append(score)
+    summaries = {
+        scope_key: whole if len(by_scope) == 1 else _aggregate(scores, aggregator)
+        for scope_key, scores in sorted(by_scope.items())
+    }
+    return {
+        scope_key: {"prediction_count": len(by_scope[scope_key]), "value": as_number(summary.get(value_field))}
+        for scope_key, summary in summaries.items()
+    }
+
+
+def _aggregate(scores: Sequence[UncountedScore], aggregator: Aggregator) -> dict[str, Any]:
+    """The aggregator's summary of some scores, storable, null where it holds NaN or infinity; {} for no scores."""
+    if not scores:
+        return {}
+    given = aggregator([dict(score.result) for score in scores])
+    if not isinstance(given, Mapping | BaseModel):
+        raise TypeError(f"it returned a {type(given).__name__}, not a dict")
+    summary: dict[str, Any] = finite_or_null(to_json(given))
+    fault = fault_in(summary, "summary")
+    if fault:
+        raise ValueError(fault)
+    return summary

@@ -1,0 +1,1 @@
+"""The five worker processes, one module each."""

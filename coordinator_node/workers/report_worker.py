@@ -1,0 +1,39 @@
+"""The report worker: the HTTP API over what the other workers wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+
+import uvloop
+from sqlalchemy import Engine
+
+from coordinator_node.api.app import create_app
+from coordinator_node.api.server import listen_on, serve
+from coordinator_node.config.settings import Settings
+from coordinator_node.config_loader import load_config
+from coordinator_node.db.engine import engine_from
+from coordinator_node.runtime.worker import Worker, run_worker
+
+
+def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None]]]:
+    """The worker's engine and body; the port is taken here, so that a taken one is said before anything starts."""
+    engine = engine_from(settings, "report-worker")
+    app = create_app(settings, engine, load_config())
+    listener = listen_on(settings.report_api_host, settings.report_api_port)
+
+    async def body(worker: Worker) -> None:
+        await serve(app, listener, worker.stop)
+
+    return engine, body
+
+
+def main() -> int:
+    """Run it in the foreground; returns the exit code."""
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    return run_worker("report", build)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

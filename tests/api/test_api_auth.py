@@ -1,0 +1,179 @@
+"""Who gets in: every way to send a key, every tier, with and without API_READ_AUTH."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from api_cases import KEY, NOW, Client, ClientMaker, checkpoint, report_app, running, store
+from sqlalchemy import Engine
+from structlog.testing import capture_logs
+
+from coordinator_node.api.auth import warn_if_open
+from coordinator_node.config.settings import load_settings
+
+PUBLIC = ("/healthz", "/info", "/docs", "/openapi.json", "/reports/leaderboard", "/reports/models", "/reports/feeds")
+READ = ("/reports/predictions", "/reports/snapshots", "/reports/checkpoints", "/reports/emissions/latest", "/unknown")
+ADMIN = ("/reports/checkpoints/latest", "/reports/checkpoints/1/payload", "/tournament/x", "/reports/backfill")
+
+NONE: list[tuple[dict[str, str], dict[str, str]]] = [({}, {})]
+
+
+def ways(key: str) -> list[tuple[dict[str, str], dict[str, str]]]:
+    """Headers and parameters that carry a key."""
+    return [
+        ({"X-API-Key": key}, {}),
+        ({"Authorization": f"Bearer {key}"}, {}),
+        ({"authorization": f"bearer {key}"}, {}),
+        ({}, {"api_key": key}),
+    ]
+
+
+def refused(client: Client, method: str, path: str, headers: dict[str, str], params: dict[str, str]) -> bool:
+    answer = client.request(method, path, headers=headers, params=params)
+    if answer.status_code == 401:
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert method == "HEAD" or set(answer.json()) == {"detail"}
+        assert KEY not in answer.text
+    return answer.status_code == 401
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("read_auth", ["false", "true"])
+def test_reading_needs_the_key_where_its_tier_says(client_of: ClientMaker, read_auth: str, method: str) -> None:
+    closed = {PUBLIC: False, READ: read_auth == "true", ADMIN: True}
+    client = client_of(API_KEY=KEY, API_READ_AUTH=read_auth)
+    for paths, needs_key in closed.items():
+        for path in paths:
+            for headers, params in NONE + ways("wrong") + ways(KEY + "x") + ways(""):
+                assert refused(client, method, path, headers, params) is needs_key, path
+            for headers, params in ways(KEY):
+                assert not refused(client, method, path, headers, params), path
+
+
+def test_writing_is_never_public(client_of: ClientMaker) -> None:
+    client = client_of(API_KEY=KEY, API_PUBLIC_PREFIXES="/")
+    for path in (*PUBLIC, *READ, *ADMIN):
+        for method in ("POST", "PATCH", "PUT", "DELETE"):
+            assert refused(client, method, path, {}, {}), path
+            assert not refused(client, method, path, {"X-API-Key": KEY}, {}), path
+
+
+def test_a_right_key_beside_a_wrong_one_is_enough(client_of: ClientMaker) -> None:
+    client = client_of(API_KEY=KEY)
+    assert not refused(client, "GET", ADMIN[0], {"X-API-Key": "wrong"}, {"api_key": KEY})
+
+
+def test_a_refusal_comes_before_the_body_is_looked_at(client_of: ClientMaker) -> None:
+    client = client_of(API_KEY=KEY)
+    answer = client.request("POST", "/reports/checkpoints/1/confirm", content=b"{")
+    assert answer.status_code == 401
+
+
+def test_without_a_key_all_is_open(client: Client, engine: Engine) -> None:
+    store(engine, checkpoint("c1"))
+    assert client.get("/reports/checkpoints/latest").status_code == 200
+    assert client.request("POST", "/reports/checkpoints/c1/confirm", json={"tx_hash": "t1"}).status_code == 200
+
+
+def test_without_a_key_writing_on_the_mainnet_is_closed(client_of: ClientMaker, engine: Engine) -> None:
+    store(engine, checkpoint("c1"))
+    client = client_of(NETWORK="mainnet-beta")
+    answer = client.request("POST", "/reports/checkpoints/c1/confirm", json={"tx_hash": "t1"})
+    assert answer.status_code == 403
+    assert "set API_KEY" in answer.json()["detail"]
+    assert client.request("PATCH", "/reports/checkpoints/c1/status", json={"status": "SUBMITTED"}).status_code == 403
+    assert client.get("/reports/checkpoints/latest").json()["status"] == "PENDING"
+    client = client_of(NETWORK="mainnet-beta", API_KEY=KEY)
+    answer = client.request(
+        "POST", "/reports/checkpoints/c1/confirm", json={"tx_hash": "t1"}, headers={"X-API-Key": KEY}
+    )
+    assert answer.status_code == 200
+
+
+def test_an_open_api_is_said_at_start() -> None:
+    with capture_logs() as logs:
+        warn_if_open(load_settings({"API_KEY": KEY}))
+        assert not logs
+        warn_if_open(load_settings({}))
+    assert [log["log_level"] for log in logs] == ["warning"]
+    assert "API_KEY is not set" in logs[0]["event"]
+
+
+def test_a_browser_may_ask_from_anywhere_but_without_credentials(client_of: ClientMaker) -> None:
+    preflight = {"Origin": "https://ui.example", "Access-Control-Request-Method": "PATCH"}
+    client = client_of(API_KEY=KEY)
+    asked = client.request("OPTIONS", "/reports/checkpoints/1/status", headers=preflight)
+    refusal = client.request("GET", ADMIN[0], headers={"Origin": "https://ui.example"})
+    assert asked.status_code == 200
+    assert "PATCH" in asked.headers["access-control-allow-methods"]
+    assert refusal.status_code == 401
+    for answer in (asked, refusal):
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+def test_named_origins_are_the_only_ones(client_of: ClientMaker) -> None:
+    client = client_of(API_CORS_ORIGINS="https://ui.example,https://other.example")
+    named = client.request("GET", "/info", headers={"Origin": "https://ui.example"})
+    stranger = client.request("GET", "/info", headers={"Origin": "https://evil.example"})
+    assert named.headers["access-control-allow-origin"] == "https://ui.example"
+    assert named.headers["access-control-allow-credentials"] == "true"
+    assert "access-control-allow-origin" not in stranger.headers
+
+
+ODD_SPELLINGS = (
+    "//reports/checkpoints/c1/payload",
+    "/reports//checkpoints/c1/payload",
+    "/reports/checkpoints//c1/payload",
+    "/reports/leaderboard/../checkpoints/c1/payload",
+    "/./reports/checkpoints/c1/payload",
+    "/reports%2Fcheckpoints%2Fc1%2Fpayload",
+    "/reports%2fcheckpoints/c1/payload",
+    "/reports/%63heckpoints/c1/payload",
+    "/reports/checkpoints/c1/payload/",
+    "/reports/checkpoints/c1/payload//",
+    "/reports/checkpoints/rewards/../c1/payload",
+    "/reports/checkpoints/%2e%2e/checkpoints/c1/payload",
+    "/healthz/..%2freports/checkpoints/c1/payload",
+    "/reports\\checkpoints\\c1\\payload",
+    "/reports/checkpoints/c1/payload;x=1",
+    "/reports/checkpoints/c1/payload?x=/healthz",
+    "http://elsewhere/reports/checkpoints/c1/payload",
+)
+
+
+def test_no_spelling_on_the_wire_gets_past_the_door(engine: Engine) -> None:
+    store(engine, checkpoint("c1", NOW))
+    with running(report_app(engine, API_KEY=KEY)) as server:
+        for target in ODD_SPELLINGS:
+            for method in ("GET", "HEAD", "OPTIONS"):
+                status, _, body = server.request(method, target)
+                assert status == 401, (method, target)
+                assert b"crunch-address" not in body
+            assert server.request("GET", target, {"X-API-Key": KEY})[0] in (200, 307, 404), target
+        assert server.request("GET", "/reports/checkpoints/c1/payload", {"X-API-Key": KEY})[0] == 200
+
+
+def test_the_key_is_never_logged(
+    engine: Engine, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    app = report_app(engine, API_KEY=KEY)
+
+    @app.get("/breaks")
+    def breaks() -> None:
+        raise RuntimeError("on purpose")
+
+    secret = KEY.replace(" ", "%20")
+    with caplog.at_level(logging.DEBUG), running(app) as server:
+        for path in ("/reports/predictions", "/reports/checkpoints/latest", "/nowhere", "/breaks"):
+            for given in (secret, f"{secret}-wrong"):
+                server.request("GET", f"{path}?api_key={given}&limit=x")
+                server.request("GET", path, {"Authorization": f"Bearer {given}"})
+        status, _, body = server.request("GET", f"/breaks?api_key={secret}")
+    assert (status, body) == (500, b'{"detail":"internal error; the log says more"}')
+    printed = capfd.readouterr()
+    logged = caplog.text + printed.out + printed.err
+    assert "on purpose" in logged
+    for spelled in (KEY, secret, KEY.replace(" ", "+")):
+        assert spelled not in logged
