@@ -38,7 +38,8 @@ class Databases:
     def fresh(self, template: str = "template0") -> Iterator[str]:
         """A database that is dropped at the end, whoever may still be connected."""
         name = f"test_{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # Copying the files takes half the time of Postgres's own default, which writes them to its log.
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         try:
             yield self.named(name)
         finally:

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-import click
 import typer
 
-from coordinator_node.db.init_db import main as init_db
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.feeds.errors import FeedError
+
+# Each command imports what it needs when it runs, so that asking for help does not load a database driver.
 
 DEMO_STATE = Path(".coordinator/demo")
 API_PORT = 8000
@@ -51,7 +51,7 @@ def demo(
     What it keeps between runs stands in .coordinator/demo of the present folder.
     """
     if (feed == "replay") != (path is not None):
-        raise click.UsageError("--feed replay needs --path FILE, and --path goes with --feed replay")
+        raise typer.BadParameter("--feed replay needs --path FILE, and --path goes with --feed replay")
     from coordinator_node.local.demo import DemoFeed, demo_plan
     from coordinator_node.local.run import run_stack
 
@@ -82,13 +82,16 @@ def migrate(
     reset: Annotated[bool, typer.Option("--reset", help="Drop everything in the database first.")] = False,
 ) -> None:
     """Bring the database's schema up to this version, and load the schedules."""
+    from coordinator_node.db.init_db import main as init_db
+
     raise typer.Exit(init_db(["--reset"] if reset else []))
 
 
 def _add_not_built(name: str) -> None:
     @app.command(name, hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
     def not_built(context: typer.Context) -> None:
-        raise click.ClickException(f"{context.info_name} is not built in this version")
+        typer.echo(f"{context.info_name} is not built in this version", err=True)
+        raise typer.Exit(1)
 
 
 for _name in NOT_BUILT:
@@ -99,19 +102,10 @@ def run() -> None:
     """Run `coordinator-node` and exit with its code."""
     sys.path.insert(0, "")  # a workspace's own modules, as `python -m` finds them
     try:
-        code = app(standalone_mode=False)
-    except click.UsageError as error:
-        error.show()
-        code = 2
-    except click.ClickException as error:
-        error.show()
-        code = 1
+        app()
     except (ConfigurationError, FeedError) as error:
-        sys.stderr.write(f"wrong configuration: {error}\n")
-        code = 2
-    except click.Abort:
-        code = 130
-    sys.exit(code)
+        typer.echo(f"wrong configuration: {error}", err=True)
+        sys.exit(2)
 
 
 def run_coordinator() -> None:

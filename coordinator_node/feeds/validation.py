@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 from coordinator_node.entities.feed_record import FeedRecord
+from coordinator_node.entities.json_values import UnstorableError, storable
 from coordinator_node.entities.times import event_time
 from coordinator_node.feeds.contracts import FeedDataKind, FeedDataRecord
 from coordinator_node.feeds.errors import MalformedRecordError
@@ -18,7 +20,8 @@ from coordinator_node.feeds.errors import MalformedRecordError
 def to_feed_record(record: FeedDataRecord, ingested_at: datetime) -> FeedRecord:
     """A source's record as the engine stores it: time aware and in UTC, values and meta plain JSON.
 
-    `ingested_at` is the moment the engine got it (aware). Numpy scalars become Python numbers.
+    `ingested_at` is the moment the engine got it (aware). Numpy scalars and decimals among the values become Python
+    numbers.
 
     Raises:
         MalformedRecordError: an empty or unstorable text; a time that is not finite or has no zone; no values; a
@@ -35,7 +38,7 @@ def to_feed_record(record: FeedDataRecord, ingested_at: datetime) -> FeedRecord:
             meta=_json_object("metadata", record.metadata),
             ts_ingested=event_time(ingested_at),
         )
-    except _RefusedError as refused:
+    except (_RefusedError, UnstorableError) as refused:
         raise MalformedRecordError(record.subject, str(refused)) from refused.__cause__
 
 
@@ -46,16 +49,7 @@ class _RefusedError(Exception):
 def _name(what: str, text: object) -> str:
     if not isinstance(text, str) or not text.strip():
         raise _RefusedError(f"{what} is {text!r}, expected a text that is not empty")
-    return _text(what, text)
-
-
-def _text(what: str, text: str) -> str:
-    """One character that Postgres cannot store fails the whole statement, and with it every record of the batch."""
-    if "\x00" in text:
-        raise _RefusedError(f"{what} holds a NUL character, which the database cannot store")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _RefusedError(f"{what} holds half of a surrogate pair, which is not valid text")
-    return str(text)
+    return str(storable(text, what))
 
 
 def _kind(kind: object) -> str:
@@ -80,6 +74,9 @@ def _time(ts_event: object) -> datetime:
 
 
 def _values(values: object) -> dict[str, Any]:
+    if isinstance(values, Mapping):
+        # JSON would write a decimal as text, which whoever computes with a price does not expect.
+        values = {key: float(value) if isinstance(value, Decimal) else value for key, value in values.items()}
     checked = _json_object("values", values)
     if not checked:
         raise _RefusedError("values is empty: nothing was observed")
@@ -89,27 +86,4 @@ def _values(values: object) -> dict[str, Any]:
 def _json_object(what: str, value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise _RefusedError(f"{what} is a {type(value).__name__}, expected a dict")
-    return {_name(f"a key of {what}", key): _json(f"{what}[{key!r}]", item) for key, item in value.items()}
-
-
-def _json(what: str, value: object) -> Any:
-    """`value` as plain JSON, every number finite; `what` is its place, for the message."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return _finite(what, value)
-    if isinstance(value, str):
-        return _text(what, value)
-    if isinstance(value, list | tuple):
-        return [_json(f"{what}[{position}]", item) for position, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        return _json_object(what, value)
-    raise _RefusedError(f"{what} is a {type(value).__name__}, which JSON does not have")
-
-
-def _finite(what: str, number: float) -> float:
-    if not math.isfinite(number):
-        raise _RefusedError(f"{what} is {number}, expected a finite number")
-    return number
+    return dict(storable(value, what))

@@ -107,8 +107,9 @@ async def _run(program: Program, output: Output) -> int:
     child = await ChildProcess.start(program, output)
     try:
         return await child.wait()
-    finally:
+    finally:  # also when cancelled, as by the removal of the submission
         child.kill()
+        await child.wait()
 
 
 def _key(submission: Submission, requirements: Path) -> str:

@@ -47,8 +47,9 @@ class ModelState(StrEnum):
 class HostedModel:
     """Runs a submission's model host from `start` to `stop`, a new port for each start of the process.
 
-    `announce` is called with the model whenever its state changes. A new port, because a coordinator takes the same
-    address for the same process, and would never set up the new one.
+    A new port, because a coordinator takes the same address for the same process, and would never set up the new one.
+    `announce` is called with the model whenever its state changes. `starts` limits how many hosts start at once: too
+    many would hold each other up beyond the time that a start may take.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class HostedModel:
         submission: Submission,
         host: str,
         environments: Environments,
+        starts: asyncio.Semaphore,
         output: Output,
         announce: Callable[[HostedModel], None],
     ) -> None:
@@ -64,6 +66,7 @@ class HostedModel:
         self.port = 0
         self._host = host
         self._environments = environments
+        self._starts = starts
         self._output = output
         self._announce = announce
         self._child: ChildProcess | None = None
@@ -133,21 +136,24 @@ class HostedModel:
 
     async def _run_once(self, python: Path) -> str:
         """Run the process to its end, and end it when cancelled; returns how it ended."""
-        self.port = free_port(self._host, other_than=self.port)
+        child = None
         try:
-            child = self._child = await ChildProcess.start(self._program(python), self._output)
-        except (CannotStartError, OSError) as error:
-            return str(error)
-        try:
-            if not await _ready(child, self._host, self.port):
+            async with self._starts:
+                self.port = free_port(self._host, other_than=self.port)
+                child = self._child = await ChildProcess.start(self._program(python), self._output)
+                ready = await _ready(child, self._host, self.port)
+            if not ready:
                 child.kill()
                 return f"did not answer health checks; {describe_exit(await child.wait())}"
             self.say(f"running at {self._host}:{self.port}", "green")
             self._become(ModelState.RUNNING)
             return describe_exit(await child.wait())
+        except (CannotStartError, OSError) as error:
+            return str(error)
         finally:
             self._child = None
-            await child.stop()
+            if child is not None:
+                await child.stop()
 
     def _program(self, python: Path) -> Program:
         # -P keeps the folder of model_host.py, whose neighbours are the engine's, off the model's import path.

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import os
 import signal
 import socket
 import sys
@@ -52,6 +53,7 @@ class Orchestrator:
         self._host = host
         self._output = output
         self._environments = Environments(cache, output)
+        self._starts = asyncio.Semaphore(os.cpu_count() or 1)
         self._clients: set[ServerConnection] = set()
 
     @contextlib.asynccontextmanager
@@ -91,13 +93,17 @@ class Orchestrator:
                 self._run(submission)
 
     def _run(self, submission: Submission) -> None:
-        model = HostedModel(submission, reachable_address(self._host), self._environments, self._output, self._announce)
+        address = reachable_address(self._host)
+        model = HostedModel(submission, address, self._environments, self._starts, self._output, self._announce)
         self.models[submission.model_id] = model
         model.start()
 
     async def _follow_submissions(self) -> None:
         while True:
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception as error:  # whatever one submission's files bring about, the others are watched on
+                self._say(f"a look at the submissions failed: {type(error).__name__}: {error}", "bold red")
             await asyncio.sleep(POLL_SECONDS)
 
     def _announce(self, model: HostedModel) -> None:

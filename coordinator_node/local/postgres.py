@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,7 +25,7 @@ from coordinator_node.local.postgres_binaries import binaries_for
 from coordinator_node.local.postgres_user import EmbeddedPostgresError, give, run_as, user_and_place
 from coordinator_node.local.process import Program, launch_command
 
-__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "running_postgres", "temporary_postgres"]
+__all__ = ["EmbeddedPostgres", "EmbeddedPostgresError", "running_postgres"]
 
 NAME = "coordinator"
 PORT = 5432
@@ -42,6 +42,7 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",
+    "max_logical_replication_workers": "0",
     # Parallel plans take shared memory from /dev/shm, of which containers have little; short queries gain nothing by
     # them, nor by compiling.
     "max_parallel_workers_per_gather": "0",
@@ -129,23 +130,29 @@ class EmbeddedPostgres:
 
     def answers(self) -> bool:
         """Whether the database can be connected to."""
+        if leftovers.read_pid_file(self.data_dir).status != "ready":
+            return False  # without asking, because the server logs each refusal as FATAL
         try:
             psycopg.connect(host=str(self.socket_dir), port=PORT, user=NAME, dbname=NAME, connect_timeout=2).close()
         except psycopg.OperationalError:
             return False
         return True
 
-    def wait_until_ready(self, seconds: float = START_SECONDS) -> None:
+    def wait_until_ready(self, seconds: float = START_SECONDS, *, given_up: Callable[[], bool] | None = None) -> None:
         """Wait until the database can be connected to.
 
+        Args:
+            seconds: how long to wait at most.
+            given_up: tells whether to wait no longer, such as when the server has ended for good; None never does.
+
         Raises:
-            EmbeddedPostgresError: it could not within `seconds`.
+            EmbeddedPostgresError: it could not be, within `seconds` or before it was given up.
         """
         until = time.monotonic() + seconds
         while not self.answers():
-            if time.monotonic() > until:
+            if (given_up is not None and given_up()) or time.monotonic() > until:
                 raise EmbeddedPostgresError(
-                    f"the embedded Postgres of {self.data_dir} does not answer after {seconds:g} s: see its own lines"
+                    f"the embedded Postgres of {self.data_dir} has ended or does not answer: its own lines say why"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -219,7 +226,7 @@ def running_postgres(data_dir: Path) -> Iterator[str]:
             start_new_session=True,
         )
         try:
-            postgres.wait_until_ready()
+            postgres.wait_until_ready(given_up=lambda: server.poll() is not None)
             yield postgres.url
         except EmbeddedPostgresError as error:
             written.seek(0)
@@ -227,18 +234,6 @@ def running_postgres(data_dir: Path) -> Iterator[str]:
             raise
         finally:
             _stop(server)
-
-
-@contextlib.contextmanager
-def temporary_postgres() -> Iterator[str]:
-    """As `running_postgres`, on a database that is new and removed afterwards.
-
-    It makes its own folder, because those of pytest are private, which keeps out the user of a server of root's.
-    """
-    with tempfile.TemporaryDirectory(prefix="coordinator-data-", dir="/tmp") as folder:
-        Path(folder).chmod(0o755)
-        with running_postgres(Path(folder) / "data") as url:
-            yield url
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

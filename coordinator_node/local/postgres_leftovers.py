@@ -12,15 +12,36 @@ import os
 import shutil
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator_node.local.postgres_user import EmbeddedPostgresError
 
 PROC = Path("/proc")
+PID_FILE = "postmaster.pid"
 POLL_SECONDS = 0.02
 # Without their server, idle processes end at once by themselves; one within a long query does not notice.
 LEAVE_SECONDS = 1.0
 DIE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class PidFile:
+    """What a server writes into postmaster.pid; `status` is "ready" once it takes connections, empty at first."""
+
+    pid: int | None
+    socket_dir: Path
+    status: str
+
+
+def read_pid_file(data_dir: Path) -> PidFile:
+    """The pid file of a data directory; what it does not say (any more, or yet) is None or empty."""
+    try:
+        lines = (data_dir / PID_FILE).read_text().splitlines()
+    except FileNotFoundError:
+        lines = []
+    lines += [""] * (8 - len(lines))
+    return PidFile(int(lines[0]) if lines[0].isdigit() else None, Path(lines[4]), lines[7].strip())
 
 
 def clear(data_dir: Path, socket_prefix: str, keep: Path) -> None:
@@ -36,20 +57,17 @@ def clear(data_dir: Path, socket_prefix: str, keep: Path) -> None:
     """
     if not PROC.joinpath("self").exists():
         return
-    pid_file = data_dir / "postmaster.pid"
-    lines = pid_file.read_text().splitlines() if pid_file.exists() else []
-    server = int(lines[0]) if lines and lines[0].isdigit() else None
+    former = read_pid_file(data_dir)
     if not _gone(data_dir, LEAVE_SECONDS):
-        if server in server_processes(data_dir):
+        if former.pid in server_processes(data_dir):
             raise EmbeddedPostgresError(
-                f"{data_dir} is in use by a Postgres with process id {server}: another run of this stack? "
+                f"{data_dir} is in use by a Postgres with process id {former.pid}: another run of this stack? "
                 "End that one first, or choose another folder"
             )
         _kill(data_dir)
-    pid_file.unlink(missing_ok=True)
-    socket_dir = Path(lines[4]) if len(lines) > 4 else keep
-    if socket_dir != keep and socket_dir.name.startswith(socket_prefix):
-        shutil.rmtree(socket_dir, ignore_errors=True)
+    (data_dir / PID_FILE).unlink(missing_ok=True)
+    if former.socket_dir != keep and former.socket_dir.name.startswith(socket_prefix):
+        shutil.rmtree(former.socket_dir, ignore_errors=True)
 
 
 def server_processes(data_dir: Path) -> list[int]:

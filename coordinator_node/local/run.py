@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from coordinator_node.entities.times import utc_now
 from coordinator_node.local.output import Output
@@ -38,7 +39,7 @@ def run_stack(plan: StackPlan, *, seconds: float | None, fresh: bool) -> int:
                 postgres.erase()
             return asyncio.run(_run(plan, postgres, console, seconds))
     except (StackError, EmbeddedPostgresError, CannotStartError) as error:
-        console.print(f"[bold red]failed:[/] {error}", soft_wrap=True)
+        _say_failed(str(error))
         return 1
 
 
@@ -112,7 +113,11 @@ async def _finish(postgres: EmbeddedPostgres, console: Console, began: datetime,
     if not judged:
         return 0
     for problem in verdict.problems:
-        console.print(f"[bold red]failed:[/] {problem}", soft_wrap=True)
+        _say_failed(problem)
     if not verdict.problems:
         console.print("[bold green]done:[/] every model was scored, and the emission sums to 1000000000")
     return 1 if verdict.problems else 0
+
+
+def _say_failed(reason: str) -> None:
+    Console(stderr=True, highlight=False).print(f"[bold red]failed:[/] {escape(reason)}", soft_wrap=True)

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 from sqlmodel import Session
 
 from coordinator_node.entities.ids import new_id
+from coordinator_node.entities.json_values import reason_of
 from coordinator_node.entities.times import utc_now
 from coordinator_node.runtime.loop import PassResult
 
@@ -55,7 +56,7 @@ class Heartbeat:
     def report(self, outcome: PassResult | BaseException) -> None:
         """Take note of a pass; the next beat writes it."""
         if isinstance(outcome, BaseException):
-            self._last_error = f"{type(outcome).__name__}: {outcome}"[:2000].replace("\x00", "")
+            self._last_error = reason_of(outcome)
             self._last_error_at = utc_now()
             return
         self._last_pass_at = utc_now()

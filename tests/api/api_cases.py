@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import http.client
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 import httpx
@@ -31,6 +33,7 @@ from coordinator_node.db.tables import (
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 SCHEDULE = "BTC-60-schedule"
 INPUT = "input"
+PATIENCE_SECONDS = 60
 ClientMaker = Callable[..., "Client"]
 KEY = "correct horse battery staple"
 
@@ -46,9 +49,10 @@ def report_app(engine: Engine, config: CrunchConfig | None = None, **variables: 
 
 
 def store(engine: Engine, *rows: SQLModel) -> None:
+    """Rows of one table after another, in the order given; what others refer to comes first."""
     with Session(engine) as session:
-        for row in rows:
-            session.add(row)
+        for _, of_one_table in groupby(rows, type):
+            session.add_all(of_one_table)
             session.flush()
         session.commit()
 
@@ -170,14 +174,14 @@ class RunningServer:
         self._loop.call_soon_threadsafe(self._stop.set)
 
     def join(self) -> None:
-        self._thread.join(timeout=20)
+        self._thread.join(timeout=PATIENCE_SECONDS)
         assert not self._thread.is_alive()
 
     def request(
         self, method: str, target: str, headers: dict[str, str] | None = None, body: bytes | None = None
     ) -> tuple[int, dict[str, str], bytes]:
         """Send the target exactly as it is spelled; status, headers (names in lower case) and body of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         try:
             connection.putrequest(method, target, skip_accept_encoding=True)
             for name, value in {**(headers or {}), "Content-Length": str(len(body or b""))}.items():
@@ -198,3 +202,20 @@ def running(app: FastAPI) -> Iterator[RunningServer]:
     finally:
         server.stop()
         server.join()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what must come; fails after a patience that no working machine needs."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.01)
+
+
+def waiting_for_locks(engine: Engine) -> int:
+    """How many of the database's sessions wait for a lock."""
+    with engine.connect() as connection:
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return int(connection.exec_driver_sql(waiting).scalar_one())

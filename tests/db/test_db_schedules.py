@@ -158,7 +158,7 @@ def test_an_id_that_a_row_of_another_key_has_gets_a_number(engine: Engine) -> No
 
 def test_what_cannot_be_stored_names_the_schedule_and_changes_nothing(engine: Engine) -> None:
     sync(engine, schedule())
-    with pytest.raises(ConfigurationError, match=r"schedule 'ETH-60': meta cannot be stored"):
+    with pytest.raises(ConfigurationError, match=r"schedule 'ETH-60': meta.weight is nan"):
         sync(engine, schedule("ETH-60", meta={"weight": float("nan")}))
     assert {row_id: row.active for row_id, row in rows(engine).items()} == {"BTC-60-every-15s-horizon-60s": True}
 

@@ -71,7 +71,8 @@ def test_candles_are_where_the_formula_says(
     path = write_table(tmp_path / "BTC.parquet", candle_columns(minutes, TAPE_START))
     start = NOON + timedelta(microseconds=begin)
     end = start + timedelta(microseconds=stretch)
-    found = ReplayFeed(path, speed).history("BTC", "candle", "1m", start, end)
+    feed = ReplayFeed(path, speed)
+    found = feed.history("BTC", "candle", "1m", start, end)
     expected = naive_wall_times(
         [minute * 60_000_000 for minute in minutes], (minutes[-1] + 1) * 60_000_000, speed, start, end
     )
@@ -79,6 +80,10 @@ def test_candles_are_where_the_formula_says(
     assert [record.values["open"] for record in found] == [100.0 + offset // 60_000_000 for _, offset in expected]
     file_times = [(TAPE_START + timedelta(microseconds=offset)).isoformat() for _, offset in expected]
     assert [record.metadata["file_time"] for record in found] == file_times
+    for at, record in enumerate(found[:3]):
+        just_after = record.ts_event + timedelta(microseconds=1)
+        assert feed.history("BTC", "candle", "1m", record.ts_event, just_after) == [record]
+        assert feed.history("BTC", "candle", "1m", just_after, end) == found[at + 1 :]
 
 
 def test_ticks_are_the_last_trade_of_each_interval_at_its_own_time(tmp_path: Path) -> None:
@@ -281,10 +286,15 @@ def test_options_are_found_in_any_case_and_refused_by_name(tmp_path: Path) -> No
         ReplayFeed.from_options({"path": path, "PATH": path})
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "fast", "1/0", "1e400", "1e-400"])
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "fast", "sNaN", "1/3", "1e400", "1e-400"])
 def test_a_speed_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(PermanentFeedError, match=r"FEED_OPT_speed is .*: set it to a number above 0"):
         parse_speed(text)
+
+
+@pytest.mark.parametrize(("text", "speed"), [("60", Fraction(60)), ("0.1", Fraction(1, 10)), ("1e3", Fraction(1000))])
+def test_a_speed_is_exact(text: str, speed: Fraction) -> None:
+    assert parse_speed(text) == speed
 
 
 def test_a_file_describes_itself(tmp_path: Path) -> None:

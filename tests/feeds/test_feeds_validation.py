@@ -57,10 +57,24 @@ def test_event_times_in_every_form(ts_event: object, expected: datetime) -> None
     assert stored.tzinfo is UTC
 
 
-def test_numpy_numbers_and_nested_values_become_json() -> None:
-    values = {"price": np.float32(1.5), "count": np.int64(3), "bids": [(np.float64(1.0), 2)], "none": None, "ok": True}
+def test_numpy_numbers_decimals_and_nested_values_become_json() -> None:
+    values = {
+        "price": np.float32(1.5),
+        "exact": Decimal("2.5"),
+        "count": np.int64(3),
+        "bids": [(np.float64(1.0), 2)],
+        "none": None,
+        "ok": True,
+    }
     stored = to_feed_record(replace(GOOD, values=values), NOON).values
-    assert json.loads(json.dumps(stored)) == {"price": 1.5, "count": 3, "bids": [[1.0, 2]], "none": None, "ok": True}
+    assert json.loads(json.dumps(stored)) == {
+        "price": 1.5,
+        "exact": 2.5,
+        "count": 3,
+        "bids": [[1.0, 2]],
+        "none": None,
+        "ok": True,
+    }
 
 
 @pytest.mark.parametrize(
@@ -69,9 +83,9 @@ def test_numpy_numbers_and_nested_values_become_json() -> None:
         ({"subject": ""}, "subject is '', expected a text"),
         ({"subject": "  "}, "subject is '  ', expected a text"),
         ({"subject": None}, "subject is None, expected a text"),
-        ({"subject": "B\x00TC"}, "subject holds a NUL"),
+        ({"subject": "B\x00TC"}, "subject holds text that the database cannot store"),
         ({"source": ""}, "source is ''"),
-        ({"granularity": "\x001s"}, "granularity holds a NUL"),
+        ({"granularity": "\x001s"}, "granularity holds text that the database cannot store"),
         ({"kind": "trade"}, "kind is 'trade', expected one of tick, candle, depth, funding"),
         ({"kind": None}, "kind is None"),
         ({"ts_event": math.nan}, "ts_event is nan, expected a finite number"),
@@ -82,17 +96,16 @@ def test_numpy_numbers_and_nested_values_become_json() -> None:
         ({"ts_event": True}, "expected epoch seconds or an aware datetime"),
         ({"values": {}}, "values is empty"),
         ({"values": None}, "values is a NoneType"),
-        ({"values": {"price": math.nan}}, r"values\['price'\] is nan, expected a finite number"),
-        ({"values": {"price": -math.inf}}, r"values\['price'\] is -inf"),
-        ({"values": {"price": np.float32("inf")}}, r"values\['price'\] is inf"),
-        ({"values": {"bids": [[1.0, math.nan]]}}, r"values\['bids'\]\[0\]\[1\] is nan"),
-        ({"values": {"price": Decimal("1.5")}}, r"values\['price'\] is a Decimal, which JSON does not have"),
-        ({"values": {"price": NOON}}, "is a datetime, which JSON does not have"),
-        ({"values": {1: 2.0}}, "a key of values is 1"),
-        ({"values": {"pri\x00ce": 2.0}}, "a key of values holds a NUL"),
-        ({"metadata": {"note": "a\x00b"}}, r"metadata\['note'\] holds a NUL"),
-        ({"metadata": {"note": "\ud800"}}, r"metadata\['note'\] holds half of a surrogate pair"),
-        ({"metadata": {"conf": math.nan}}, r"metadata\['conf'\] is nan"),
+        ({"values": {"price": math.nan}}, "values.price is nan"),
+        ({"values": {"price": -math.inf}}, "values.price is -inf"),
+        ({"values": {"price": np.float32("inf")}}, "values.price is inf"),
+        ({"values": {"bids": [[1.0, math.nan]]}}, r"values\.bids\[0\]\[1\] is nan"),
+        ({"values": {"price": Decimal("NaN")}}, "values.price is nan"),
+        ({"values": {"price": object()}}, "a object is no JSON value"),
+        ({"values": {"pri\x00ce": 2.0}}, "a key of values holds text that the database cannot store"),
+        ({"metadata": {"note": "a\x00b"}}, "metadata.note holds text that the database cannot store"),
+        ({"metadata": {"note": "\ud800"}}, "metadata.note holds text that the database cannot store"),
+        ({"metadata": {"conf": math.nan}}, "metadata.conf is nan"),
     ],
 )
 def test_what_cannot_be_stored_is_refused_with_the_reason(change: dict[str, object], reason: str) -> None:

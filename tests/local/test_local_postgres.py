@@ -22,7 +22,6 @@ from coordinator_node.local.postgres import (
     EmbeddedPostgres,
     EmbeddedPostgresError,
     running_postgres,
-    temporary_postgres,
 )
 from coordinator_node.local.process import launch_command
 from coordinator_node.local.supervisor import Supervisor
@@ -85,13 +84,6 @@ def test_a_server_keeps_its_data_between_two_runs_and_leaves_no_socket(folder: P
     assert not socket_dir.exists()
     with running_postgres(data) as url:
         assert one(url, "SELECT name FROM kept") == "Zürich"
-
-
-def test_a_temporary_server_leaves_nothing(folder: Path) -> None:
-    with temporary_postgres() as url:
-        data = Path(str(one(url, "SHOW data_directory")))
-        assert data.exists()
-    assert not data.parent.exists()
 
 
 @linux
@@ -265,3 +257,10 @@ def test_the_environment_points_workers_to_the_server(folder: Path) -> None:
         assert postgres.environment["POSTGRES_HOST"] == str(postgres.socket_dir)
         assert postgres.environment["DATABASE_URL"] == postgres.url
         assert len(f"{postgres.socket_dir}/.s.PGSQL.5432") <= 107
+
+
+def test_a_server_that_cannot_start_says_so_at_once_with_its_own_words(data: Path) -> None:
+    (data / "postgresql.auto.conf").write_text("no_such_setting = 1\n")
+    with pytest.raises(EmbeddedPostgresError, match="has ended or does not answer") as failure, running_postgres(data):
+        pass
+    assert "no_such_setting" in failure.value.__notes__[0]

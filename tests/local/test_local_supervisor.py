@@ -7,15 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from local_cases import RecordedOutput, gone, until, until_now
+from rich.console import Console
 
 from coordinator_node.local.backoff import Backoff
-from coordinator_node.local.output import LONGEST_LINE, LineSplitter
+from coordinator_node.local.output import LONGEST_LINE, LineSplitter, Output
 from coordinator_node.local.supervisor import CannotStartError, Program, Supervisor
 
 
@@ -198,7 +200,7 @@ def test_a_program_that_cannot_start_says_its_name_and_why(program: Program, rea
 
 
 def test_a_failing_preparation_is_a_failed_start_and_is_tried_again_at_a_restart() -> None:
-    attempts = []
+    attempts: list[int] = []
 
     def prepare() -> None:
         attempts.append(len(attempts))
@@ -284,3 +286,13 @@ def test_a_line_without_end_is_cut() -> None:
     lines = splitter.feed(b"x" * (2 * LONGEST_LINE + 1))
     assert [len(line) for line in lines] == [LONGEST_LINE, LONGEST_LINE]
     assert splitter.end() == ["x"]
+
+
+def test_names_are_coloured_on_a_terminal_and_plain_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for terminal in (True, False):
+        written = StringIO()
+        output = Output(Console(file=written, force_terminal=terminal, legacy_windows=False))
+        output.line("feed", "one")
+        assert written.getvalue() == ("\x1b[36mfeed | \x1b[0mone\n" if terminal else "feed | one\n")

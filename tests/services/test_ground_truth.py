@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Any
 
 import builders
 import pytest
 from builders import at
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 from sqlalchemy import Engine
@@ -73,6 +72,7 @@ def test_a_candle_is_known_one_spacing_after_its_open_time(engine: Engine) -> No
 
 
 def test_windows_are_the_naive_ones_of_any_records(engine: Engine) -> None:
+    @settings(max_examples=40)
     @given(
         events=st.sets(st.integers(0, 30), min_size=1),
         windows=st.lists(st.tuples(st.integers(-2, 32), st.integers(0, 20)), min_size=1, max_size=8),
@@ -192,30 +192,25 @@ class Strict(BaseModel):
     level: float
 
 
-@pytest.mark.parametrize(
-    ("config", "problem"),
-    [
-        (returning({"profit": float("nan")}), "UnstorableError: ground truth.profit is nan"),
-        (returning({"deep": [{"x": float("inf")}]}), r"UnstorableError: ground truth.deep\[0\].x is inf"),
-        (returning({"text": "a\x00b"}), "database cannot store"),
-        (returning(1.5), "TypeError: resolve_ground_truth returned a float"),
-        (returning({"when": object()}), "UnstorableError"),
-        (
-            CrunchConfig(ground_truth_type=Strict, resolve_ground_truth=lambda records: {"level": "high"}),
-            "ValidationError",
-        ),
-        (CrunchConfig(resolve_ground_truth=lambda records: 1 / 0), "ZeroDivisionError: division by zero"),
-    ],
-)
-def test_what_a_resolver_does_wrong_costs_its_group_and_says_so(
-    engine: Engine, config: CrunchConfig, problem: str
-) -> None:
+def test_what_a_resolver_does_wrong_costs_its_group_and_says_so(engine: Engine) -> None:
     with Session(engine) as session:
         builders.ticks(session, {0: 100.0, 10: 50.0})
         session.commit()
-    [outcome] = outcomes(engine, config, predicted(at(0), at(10)))
-    assert outcome.truth is None
-    assert re.search(problem, outcome.problem or "")
+    for config, problem in WRONG:
+        [outcome] = outcomes(engine, config, predicted(at(0), at(10)))
+        assert outcome.truth is None
+        assert problem in (outcome.problem or "")
+
+
+WRONG = [
+    (returning({"profit": float("nan")}), "UnstorableError: ground truth.profit is nan"),
+    (returning({"deep": [{"x": float("inf")}]}), "UnstorableError: ground truth.deep[0].x is inf"),
+    (returning({"text": "a\x00b"}), "database cannot store"),
+    (returning(1.5), "TypeError: resolve_ground_truth returned a float"),
+    (returning({"when": object()}), "UnstorableError"),
+    (CrunchConfig(ground_truth_type=Strict, resolve_ground_truth=lambda records: {"level": "high"}), "ValidationError"),
+    (CrunchConfig(resolve_ground_truth=lambda records: 1 / 0), "ZeroDivisionError: division by zero"),
+]
 
 
 def test_resolvers_of_all_times_are_called_as_they_can_be() -> None:

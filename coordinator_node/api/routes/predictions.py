@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -69,11 +70,14 @@ def _point(row: Record, defaults: PredictionScope) -> PredictionPoint:
         performed_at=row["performed_at"],
         subject=None if subject is None else str(subject),
         asset=None if subject is None else str(subject),
-        horizon=_whole(row["horizon"]),
+        horizon=_seconds(row["horizon"]),
         param=row["scope_key"],
         step=number_or_none(known.get("step_seconds")),
     )
 
 
-def _whole(seconds: float | None) -> int | float | None:
-    return int(seconds) if seconds is not None and seconds == int(seconds) else seconds
+def _seconds(duration: timedelta | None) -> int | float | None:
+    if duration is None:
+        return None
+    seconds = duration.total_seconds()
+    return int(seconds) if seconds.is_integer() else seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Numeric, and_, case, func
@@ -12,7 +13,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from coordinator_node.entities.ensemble import ENSEMBLE_PREFIX, ENSEMBLE_SUFFIX
 
 # JSONB holds numbers that no double can; beyond this a cast, or a sum of many, would fail the statement.
-LARGEST = 10**300
+LARGEST = Decimal(10**300)
 
 
 def is_ensemble(model_id: Mapped[str]) -> ColumnElement[bool]:

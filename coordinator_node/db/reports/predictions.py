@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, Subquery, and_, case, func, literal, select, true
-from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION
+from sqlalchemy import Connection, FromClause, Select, Subquery, and_, case, func, literal, select, true
 from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import col
 
@@ -81,15 +80,7 @@ def _points(question: PredictionQuestion) -> Subquery:
         .limit(1)
         .lateral("score")
     )
-    absent = col(row.status) == PredictionStatus.ABSENT.value
-    model_failed = col(row.status) == PredictionStatus.FAILED.value
-    score_failed = score.c.success.is_(False)
-    failed = absent | model_failed | func.coalesce(score_failed, False)
-    reason = func.coalesce(
-        func.nullif(score.c.failed_reason, ""),
-        func.nullif(col(row.failed_reason), ""),
-        case((absent, "the model was absent"), else_="failed without a reason"),
-    )
+    failed, reason = _failure(score)
     value = func.coalesce(
         number_in(score.c.result_jsonb, question.value_field), number_in(score.c.result_jsonb, "value")
     )
@@ -101,9 +92,7 @@ def _points(question: PredictionQuestion) -> Subquery:
             col(row.scope_key),
             col(row.scope_jsonb).label("scope"),
             col(row.performed_at),
-            func.extract("epoch", col(row.resolvable_at) - col(row.performed_at))
-            .cast(DOUBLE_PRECISION)
-            .label("horizon"),
+            (col(row.resolvable_at) - col(row.performed_at)).label("horizon"),
             failed.label("score_failed"),
             case((failed, reason)).label("score_failed_reason"),
             case((~failed, value)).label("score_value"),
@@ -114,6 +103,20 @@ def _points(question: PredictionQuestion) -> Subquery:
         .where(_asked(question))
         .subquery("points")
     )
+
+
+def _failure(score: FromClause) -> tuple[ColumnElement[bool], ColumnElement[str]]:
+    """Whether a prediction or its score failed, and the reason to give if so."""
+    row = PredictionRow
+    absent = col(row.status) == PredictionStatus.ABSENT.value
+    model_failed = col(row.status) == PredictionStatus.FAILED.value
+    reason = func.coalesce(
+        func.nullif(score.c.failed_reason, ""),
+        func.nullif(col(row.failed_reason), ""),
+        case((absent, "the model was absent"), else_="failed without a reason"),
+    )
+    # Older rows may hold no word on success; only a false one is a failure.
+    return absent | model_failed | func.coalesce(score.c.success.is_(False), False), reason
 
 
 def _bucket_width(connection: Connection, question: PredictionQuestion) -> timedelta | None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from datetime import datetime
+from typing import Any
 
+from coordinator_node.entities import json_values
 from coordinator_node.entities.times import as_utc
 
-# json.dumps writes the character NUL as \u0000; an even number of backslashes before it belongs to other characters.
-NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
-
-def storable[T](row: str, field: str, document: T) -> T:
-    """The document itself, if a JSONB column can hold it.
+def storable(row: str, field: str, document: Any) -> Any:
+    """A document as plain JSON, if a JSONB column can hold it.
 
     Args:
         row: what the message calls the row, such as "prediction 4711".
@@ -22,15 +19,12 @@ def storable[T](row: str, field: str, document: T) -> T:
         document: a JSON document, or None.
 
     Raises:
-        ValueError: it holds NaN or Infinity, a NUL character, or a value that JSON has not.
+        ValueError: it holds NaN or Infinity, text that the database cannot store, or a value that JSON has not.
     """
     try:
-        written = json.dumps(document, allow_nan=False)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{row}: {field} cannot be stored as JSON: {error}") from None
-    if NUL_IN_JSON.search(written):
-        raise ValueError(f"{row}: {field} holds a NUL character, which the database cannot store")
-    return document
+        return json_values.storable(document, field)
+    except json_values.UnstorableError as error:
+        raise ValueError(f"{row}: {error}") from None
 
 
 def finite(row: str, field: str, number: float) -> float:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
 from typing import Self
@@ -35,7 +36,7 @@ from coordinator_node.feeds.replay.tape_file import TapeFile, candle_granularity
 SMALLEST_SPACING = 0.001
 """Seconds; a faster tape is a mistake in its speed: no store could keep up, and event times would run together."""
 
-SLOWEST, FASTEST = Fraction(1, 1_000_000), Fraction(1_000_000_000)
+SLOWEST, FASTEST = Decimal("1e-6"), Decimal("1e9")
 """Bounds of the speed that keep every time computed from it within what a datetime can hold."""
 
 
@@ -146,9 +147,9 @@ def parse_speed(text: str) -> Fraction:
         PermanentFeedError: it is no number, not above 0, or beyond all sense.
     """
     try:
-        speed = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        speed = Fraction(0)
-    if not SLOWEST <= speed <= FASTEST:
+        speed = Decimal(text)
+    except InvalidOperation:
+        speed = Decimal("NaN")
+    if speed.is_nan() or not SLOWEST <= speed <= FASTEST:
         raise PermanentFeedError(f"FEED_OPT_speed is {text!r}: set it to a number above 0, such as 60 or 0.5")
-    return speed
+    return Fraction(speed)

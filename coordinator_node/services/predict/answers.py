@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from coordinator_node.config.settings import Settings
+from coordinator_node.entities.json_values import UnstorableError, reason_of, storable, storable_text
 from coordinator_node.extensions.callable_resolver import resolve_callable
 
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -41,10 +41,10 @@ def read_answer(answer: Any, output_type: type[BaseModel], validator: Validator 
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors()[:3])
         raise RefusedAnswerError(f"wrong shape: {faults} in {shorten(answer)}") from None
-    output = {**fields, **validated}
-    fault = unstorable(output)
-    if fault:
-        raise RefusedAnswerError(f"{fault} in {shorten(answer)}")
+    try:
+        output: dict[str, Any] = storable({**fields, **validated}, "answer")
+    except UnstorableError as error:
+        raise RefusedAnswerError(f"{error} in {shorten(answer)}") from None
     return _ask(validator, output) if validator else output
 
 
@@ -57,14 +57,12 @@ def output_validator(settings: Settings) -> Validator | None:
 def _ask(validator: Validator, output: dict[str, Any]) -> dict[str, Any]:
     try:
         accepted = validator(output)
+        stored = storable(accepted, "its answer")
     except Exception as error:  # an operator's callable may raise anything, and refuses the answer by it
-        raise RefusedAnswerError(f"refused by the output validator: {type(error).__name__}: {error}") from error
-    if accepted is None:
+        raise RefusedAnswerError(f"refused by the output validator: {reason_of(error)}") from error
+    if not isinstance(stored, dict):
         raise RefusedAnswerError(f"refused by the output validator: {shorten(output)}")
-    fault = unstorable(accepted) if isinstance(accepted, dict) else f"a {type(accepted).__name__}"
-    if fault:
-        raise RefusedAnswerError(f"the output validator returned {fault}")
-    return accepted
+    return stored
 
 
 def _as_fields(answer: Any) -> dict[str, Any]:
@@ -81,27 +79,8 @@ def _as_fields(answer: Any) -> dict[str, Any]:
     raise RefusedAnswerError(f"wrong shape: neither a dict, a number nor a frame with rows, but {shorten(answer)}")
 
 
-def unstorable(value: Any, path: str = "") -> str | None:
-    """What keeps a value from being stored as JSON, with its place; None where nothing does."""
-    if isinstance(value, dict):
-        faults = (unstorable(item, f"{path}.{key}" if path else str(key)) for key, item in value.items())
-        return next((fault for fault in faults if fault), "a NUL character in a name" if _nul_in(value) else None)
-    if isinstance(value, list | tuple):
-        return next((fault for i, item in enumerate(value) if (fault := unstorable(item, f"{path}[{i}]"))), None)
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{path or 'value'} is {value}"
-    if isinstance(value, str):
-        return f"a NUL character in {path or 'value'}" if "\x00" in value else None
-    if value is None or isinstance(value, bool | int | float):
-        return None
-    return f"{path or 'value'} is a {type(value).__name__}"
-
-
-def _nul_in(mapping: dict[Any, Any]) -> bool:
-    return any("\x00" in str(key) for key in mapping)
-
-
 def shorten(value: Any) -> str:
-    """A value as text of at most SHOWN_CHARACTERS, without characters that a database refuses."""
-    text = repr(value).replace("\x00", "\\x00")
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}… ({len(text)} characters)"
+    """A value as text of at most SHOWN_CHARACTERS that the database can store."""
+    shown = repr(value)
+    more = f"… ({len(shown)} characters)" if len(shown) > SHOWN_CHARACTERS else ""
+    return storable_text(shown, SHOWN_CHARACTERS) + more

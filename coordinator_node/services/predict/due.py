@@ -10,6 +10,7 @@ from sqlmodel import Session
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.schedules import sync_schedules
+from coordinator_node.entities.json_values import storable_text
 from coordinator_node.runtime.leases import LeaseFence
 from coordinator_node.services.predict.grid import Schedule
 from coordinator_node.services.predict.model_nodes import Call, make_call
@@ -150,7 +151,7 @@ class DueSlots:
         try:
             given = self._reader.read(session, slot_at)
         except InputBuilderError as error:
-            self._blocked[schedule.id] = str(error).replace("\x00", "")[:500]
+            self._blocked[schedule.id] = storable_text(str(error))
             return None
         if given is None:
             self._blocked[schedule.id] = NO_INPUT

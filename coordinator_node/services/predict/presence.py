@@ -20,7 +20,12 @@ AWAY = "AWAY"
 WITHDRAWN_AFTER = timedelta(hours=24)
 
 _KNOWN = text("SELECT id, presence, presence_since FROM models WHERE presence IS NOT NULL")
-_LEAVE = text("UPDATE models SET presence = 'AWAY', presence_since = :now, updated_at = :now WHERE id = ANY(:ids)")
+_LEAVE = text(
+    """
+    UPDATE models SET presence = 'AWAY', presence_since = :now, updated_at = :now
+    FROM (SELECT id FROM models WHERE id = ANY(:ids) ORDER BY id FOR UPDATE) AS leaving WHERE models.id = leaving.id
+    """
+)
 
 
 class Presence:
@@ -42,7 +47,8 @@ class Presence:
 
     def write(self, session: Session, running: Mapping[str, DynamicSubclassModelRunner], now: datetime) -> None:
         """Upsert models that came or changed in one statement, mark those that left as away in another."""
-        changed = [r for model_id, r in running.items() if self._written.get(model_id) != _written(r)]
+        # In order of id, as every stage that updates several models, so that two of them cannot wait for each other.
+        changed = [r for model_id, r in sorted(running.items()) if self._written.get(model_id) != _written(r)]
         if changed:
             session.connection().execute(_upsert([_row(r, now) for r in changed]))
         leaving = self._leaving(running)

@@ -13,6 +13,7 @@ from sqlmodel import Session
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.engine import transaction
+from coordinator_node.entities.json_values import storable_text
 from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.runtime.leases import Lease, LeaseFence
 from coordinator_node.runtime.logging import get_logger
@@ -234,7 +235,7 @@ class PredictService:
             PredictionStatus.FAILED if error else PredictionStatus.PENDING,
             exec_time_ms=answer.exec_time_ms,
             inference_output_jsonb=output,
-            failed_reason=error.replace("\x00", "") if error else None,
+            failed_reason=storable_text(error) if error else None,
             answered_at=None if answer.error else now,
         )
         self._writer.put(fence, row)

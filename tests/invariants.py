@@ -1,0 +1,95 @@
+"""What must hold over a drained database, whatever was killed on the way."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from coordinator_node.entities.emission import FRAC_64_MULTIPLIER
+
+# Each finds the rows that break one rule.
+RULES = {
+    "every model known in a called slot has exactly one prediction in it": """
+        SELECT slot.id, model.id, count(prediction.id) FROM prediction_slots slot CROSS JOIN models model
+        LEFT JOIN predictions prediction ON prediction.slot_id = slot.id AND prediction.model_id = model.id
+        WHERE slot.status = 'CALLED' AND slot.slot_at > model.created_at
+        GROUP BY slot.id, model.id HAVING count(prediction.id) <> 1
+    """,
+    "every moment of a schedule's grid between its first and last slot has a row": """
+        SELECT schedule.id, missing.at FROM scheduled_prediction_configs schedule
+        CROSS JOIN LATERAL (SELECT min(slot_at) AS first, max(slot_at) AS last FROM prediction_slots
+                            WHERE prediction_config_id = schedule.id) AS span
+        CROSS JOIN LATERAL generate_series(span.first, span.last,
+            make_interval(secs => (schedule.schedule_jsonb->>'prediction_interval_seconds')::float8)) AS missing(at)
+        LEFT JOIN prediction_slots slot ON slot.prediction_config_id = schedule.id AND slot.slot_at = missing.at
+        WHERE slot.id IS NULL
+    """,
+    "nobody was asked in a missed slot": """
+        SELECT prediction.id FROM predictions prediction JOIN prediction_slots slot ON slot.id = prediction.slot_id
+        WHERE slot.status <> 'CALLED'
+    """,
+    "no call is left open": "SELECT slot_id FROM slot_calls WHERE closed_at IS NULL",
+    "no prediction is left without a final status": "SELECT id FROM predictions WHERE status = 'PENDING'",
+    "a scored prediction has one score, which succeeded": """
+        SELECT prediction.id FROM predictions prediction LEFT JOIN scores ON scores.prediction_id = prediction.id
+        WHERE prediction.status = 'SCORED' GROUP BY prediction.id HAVING count(scores.id) <> 1 OR NOT bool_and(success)
+    """,
+    "a failed or absent prediction has no score that succeeded": """
+        SELECT prediction.id FROM predictions prediction JOIN scores ON scores.prediction_id = prediction.id
+        WHERE prediction.status IN ('FAILED', 'ABSENT') AND scores.success
+    """,
+    "every score is counted in a snapshot": """
+        SELECT id FROM scores WHERE snapshot_state <> 'COUNTED' OR snapshot_id IS NULL
+    """,
+    "a snapshot counts the scores that name it": """
+        SELECT snapshot.id, snapshot.prediction_count, count(scores.id) FROM snapshots snapshot
+        LEFT JOIN scores ON scores.snapshot_id = snapshot.id AND scores.success
+        GROUP BY snapshot.id HAVING snapshot.prediction_count <> count(scores.id)
+    """,
+    "one record for each second of the feed": """
+        SELECT subject, ts_event, before FROM (
+            SELECT subject, ts_event, lag(ts_event) OVER (PARTITION BY subject ORDER BY ts_event) AS before
+            FROM feed_records) AS spaced
+        WHERE ts_event - before <> interval '1 second'
+    """,
+    "checkpoints follow one another without gap or overlap": """
+        SELECT id, period_start, before FROM (
+            SELECT id, period_start, lag(period_end) OVER (ORDER BY period_start) AS before FROM checkpoints) AS spaced
+        WHERE period_start <> before
+    """,
+}
+NAIVE_LEADERBOARD = """
+    SELECT prediction.model_id, avg((scores.result_jsonb->>'value')::float8) AS mean
+    FROM scores JOIN predictions prediction ON prediction.id = scores.prediction_id
+    WHERE scores.success GROUP BY prediction.model_id
+"""
+
+
+def broken_rules(engine: Engine) -> dict[str, list[Any]]:
+    """The rules that do not hold, each with the first rows that break it."""
+    broken: dict[str, list[Any]] = {}
+    with engine.connect() as connection:
+        for rule, query in RULES.items():
+            if rows := connection.execute(text(query)).fetchmany(5):
+                broken[rule] = [tuple(row) for row in rows]
+        for (entries,) in connection.execute(text("SELECT entries_jsonb FROM checkpoints")):
+            shares = [reward["reward_pct"] for entry in entries for reward in entry["cruncher_rewards"]]
+            if shares and sum(shares) != FRAC_64_MULTIPLIER:
+                broken.setdefault("an emission sums exactly", []).append(shares)
+    return broken
+
+
+def check_leaderboard_is_the_naive_one(engine: Engine) -> None:
+    """The newest leaderboard's 24 hours, for a run that is younger than that, against the scores themselves."""
+    with engine.connect() as connection:
+        naive = {row.model_id: row.mean for row in connection.execute(text(NAIVE_LEADERBOARD))}
+        newest = text("SELECT entries_jsonb FROM leaderboards ORDER BY created_at DESC, id DESC LIMIT 1")
+        entries = connection.execute(newest).scalar_one()
+    shown = {entry["model_id"]: entry["score"]["metrics"]["score_recent"] for entry in entries}
+    assert shown == pytest.approx(naive)
+    values = [entry["score"]["metrics"]["score_recent"] for entry in entries]
+    assert [entry["rank"] for entry in entries] == list(range(1, len(entries) + 1))
+    assert all(a >= b for a, b in pairwise(values))

@@ -1,0 +1,336 @@
+"""The checkpoint stage: every period once, in order, and no emission that must not be paid."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import builders
+import pytest
+from builders import at, one, rows
+from sqlalchemy import Engine, text
+from sqlmodel import Session
+
+from coordinator_node.crunch_config import Aggregation, CrunchConfig, default_build_emission
+from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.runtime.leases import LeaseFence, LeaseLostError
+from coordinator_node.services.checkpoint import CheckpointStage, EmissionError
+from coordinator_node.services.snapshot import SnapshotStage
+
+CHECKPOINTS = "SELECT * FROM checkpoints ORDER BY period_start"
+MINUTE = {"CHECKPOINT_INTERVAL_SECONDS": "60"}
+
+
+@pytest.fixture
+def fence(engine: Engine) -> LeaseFence:
+    with Session(engine) as session:
+        held = builders.lease(session)
+        session.commit()
+    return held
+
+
+def stage_of(engine: Engine, environ: dict[str, str] | None = None, **fields: Any) -> CheckpointStage:
+    return CheckpointStage(engine, CrunchConfig(**fields), builders.settings_of(**{**MINUTE, **(environ or {})}))
+
+
+def all_due(stage: CheckpointStage, now: datetime, fence: LeaseFence) -> int:
+    """How many checkpoints were made until there was nothing more to do."""
+    made = 0
+    while stage.run_once(now, fence).again:
+        made += 1
+    return made
+
+
+def periods(engine: Engine) -> list[tuple[float, float]]:
+    found = rows(engine, CHECKPOINTS)
+    return [
+        tuple((row[name] - builders.START).total_seconds() for name in ("period_start", "period_end")) for row in found
+    ]
+
+
+def anchored(session: Session, model_id: str = "first", value: float = 0.5, **fields: Any) -> None:
+    """A model with a snapshot that begins at START, where the first period begins with it."""
+    builders.model(session, model_id)
+    builders.snapshot(session, model_id, value, **{"period_end": at(30), "created_at": at(31), **fields})
+
+
+def test_without_a_snapshot_there_is_no_period(engine: Engine, fence: LeaseFence) -> None:
+    assert stage_of(engine).run_once(at(10_000), fence).counts == {"checkpoints": 0}
+    assert one(engine, "SELECT count(*) FROM engine_state") == 0
+
+
+def test_the_first_period_begins_with_the_first_snapshot_and_ends_before_its_checkpoint(
+    engine: Engine, fence: LeaseFence
+) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        session.commit()
+    stage = stage_of(engine)
+    assert all_due(stage, at(59.999999), fence) == 0
+    assert all_due(stage, at(60), fence) == 1
+    assert all_due(stage, at(119), fence) == 0
+    assert periods(engine) == [(0, 60)]
+    [row] = rows(engine, CHECKPOINTS)
+    assert (row["status"], row["created_at"], row["tx_hash"]) == ("PENDING", at(60), None)
+    assert row["meta_jsonb"]["empty"] is False
+
+
+def test_the_anchor_stays_where_it_was(engine: Engine, fence: LeaseFence) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        session.commit()
+    stage_of(engine).run_once(at(40), fence)
+    with Session(engine) as session:
+        builders.snapshot(session, "first", period_start=at(-500))
+        session.commit()
+    all_due(stage_of(engine, {"CHECKPOINT_START": "2020-01-01T00:00:00Z"}), at(60), fence)
+    assert periods(engine) == [(0, 60)]
+
+
+def test_the_first_period_begins_at_checkpoint_start(engine: Engine, fence: LeaseFence) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        session.commit()
+    stage = stage_of(engine, {"CHECKPOINT_START": at(-20).isoformat()})
+    assert all_due(stage, at(60), fence) == 1
+    assert periods(engine) == [(-20, 40)]
+
+
+def test_the_first_period_begins_where_an_adopted_checkpoint_ended(engine: Engine, fence: LeaseFence) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        builders.checkpoint(session, at(-700), at(-100))
+        builders.checkpoint(session, at(-500), at(-50))
+        session.commit()
+    stage = stage_of(engine, {"CHECKPOINT_START": at(-20).isoformat()})
+    assert all_due(stage, at(11), fence) == 1
+    assert periods(engine)[-1] == (-50, 10)
+
+
+def test_missed_periods_are_caught_up_in_order_and_follow_one_another(engine: Engine, fence: LeaseFence) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        session.commit()
+    assert all_due(stage_of(engine), at(200), fence) == 3
+    # Another interval changes where the next period ends, not where it starts.
+    assert all_due(stage_of(engine, {"CHECKPOINT_INTERVAL_SECONDS": "25"}), at(231), fence) == 2
+    assert periods(engine) == [(0, 60), (60, 120), (120, 180), (180, 205), (205, 230)]
+    made = [row["created_at"] for row in rows(engine, CHECKPOINTS)]
+    assert made == [at(200)] * 3 + [at(231)] * 2
+
+
+def test_an_empty_period_pays_nobody_and_says_so(engine: Engine, fence: LeaseFence) -> None:
+    def never(*arguments: Any) -> Any:
+        raise AssertionError("there is nobody to pay")
+
+    with Session(engine) as session:
+        anchored(session, period_end=at(70))
+        session.commit()
+    stage = stage_of(engine, {"DATA_PROVIDER_PUBKEY": "data"}, build_emission=never, crunch_pubkey="crunch")
+    stage.run_once(at(60), fence)
+    [row] = rows(engine, CHECKPOINTS)
+    assert row["meta_jsonb"]["empty"] is True
+    assert "no model had a scored prediction" in row["meta_jsonb"]["reason"]
+    assert row["entries_jsonb"] == [
+        {"crunch": "crunch", "cruncher_rewards": [], "compute_provider_rewards": [], "data_provider_rewards": []}
+    ]
+
+
+def test_the_ranking_is_that_of_the_periods_end_and_pays_only_who_was_scored_in_it(
+    engine: Engine, fence: LeaseFence
+) -> None:
+    with Session(engine) as session:
+        for model_id in ("second", "best before", "only failed", "of the next", "__ensemble_all__"):
+            builders.model(session, model_id)
+        anchored(session, "first", 0.5, count=3)
+        builders.snapshot(session, "first", 0.9, 1, period_end=at(59.999999), meta_jsonb={"failed_count": 4})
+        # What happens at the end itself belongs to the next period, however good it is.
+        builders.snapshot(session, "first", -100.0, 50, period_end=at(60))
+        builders.snapshot(
+            session, "second", count=2, period_end=at(20), result_summary_jsonb={"value": 0.4, "contribution": 0.1}
+        )
+        builders.snapshot(session, "best before", 100.0, period_end=at(-1))
+        builders.snapshot(session, "only failed", None, 0, period_end=at(20))
+        builders.snapshot(session, "of the next", 100.0, period_end=at(60))
+        builders.snapshot(session, "__ensemble_all__", 100.0, period_end=at(20))
+        session.commit()
+    environ = {"CHECKPOINT_START": at(0).isoformat(), "CRUNCH_PUBKEY": "env crunch", "COMPUTE_PROVIDER_PUBKEY": "gpu"}
+    stage = stage_of(engine, environ, crunch_pubkey="config crunch", data_provider="config data")
+    stage.run_once(at(60), fence)
+    [row] = rows(engine, CHECKPOINTS)
+    first, second = row["meta_jsonb"]["ranking"]
+    assert first == {
+        "model_id": "first",
+        "model_name": "name of first",
+        "cruncher_name": "player first",
+        "rank": 1,
+        "prediction_count": 4,
+        "snapshot_count": 2,
+        "result_summary": {"value": 0.9, "score_recent": 0.6, "score_steady": 0.6, "score_anchor": 0.6},
+    }
+    assert (second["model_id"], second["rank"], second["result_summary"]["contribution"]) == ("second", 2, 0.1)
+    assert (row["meta_jsonb"]["ranking_key"], row["meta_jsonb"]["missing_scores"]) == ("score_recent", 0)
+    [emission] = row["entries_jsonb"]
+    expected = default_build_emission([first, second], "env crunch", "gpu", "config data")
+    assert emission == expected
+    assert sum(reward["reward_pct"] for reward in emission["cruncher_rewards"]) == 1_000_000_000
+
+
+def test_a_model_whose_ranking_window_is_empty_is_not_paid(engine: Engine, fence: LeaseFence) -> None:
+    """Scored at the beginning of a period that is longer than the window that ranks."""
+    with Session(engine) as session:
+        anchored(session, "early")
+        anchored(session, "late", period_end=at(90_000))
+        session.commit()
+    stage_of(engine, {"CHECKPOINT_INTERVAL_SECONDS": "100000"}).run_once(at(100_000), fence)
+    ranking = one(engine, "SELECT meta_jsonb -> 'ranking' FROM checkpoints")
+    assert [(entry["model_id"], entry["rank"]) for entry in ranking] == [("late", 1)]
+
+
+@pytest.mark.parametrize("waiting", ["prediction", "score"])
+def test_scores_that_are_missing_are_waited_for_but_not_for_ever(
+    engine: Engine, fence: LeaseFence, waiting: str
+) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        if waiting == "prediction":
+            builders.prediction(session, "first", builders.market_input(session).id, resolvable_at=at(59))
+        else:
+            builders.scored(session, "first", resolvable_at=at(0))
+        session.commit()
+    stage = stage_of(engine, {"CHECKPOINT_GRACE_SECONDS": "100"})
+    assert all_due(stage, at(159), fence) == 0
+    # With the first made, the second, which lacks nothing, need not wait.
+    assert all_due(stage, at(160), fence) == 2
+    assert [row["meta_jsonb"]["missing_scores"] for row in rows(engine, CHECKPOINTS)] == [1, 0]
+
+
+def test_what_is_due_in_another_period_is_not_waited_for(engine: Engine, fence: LeaseFence) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        row = builders.market_input(session)
+        for end in (-1, 60):
+            builders.prediction(session, "first", row.id, resolvable_at=at(end))
+        session.commit()
+    assert all_due(stage_of(engine), at(60), fence) == 1
+
+
+def test_a_late_score_counts_in_the_next_period_and_is_flagged(engine: Engine, fence: LeaseFence) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        builders.model(session, "late")
+        row = builders.market_input(session, actuals_jsonb={"profit": 1.0})
+        builders.prediction(session, "late", row.id, id="late one", resolvable_at=at(59))
+        session.commit()
+    environ = {"CHECKPOINT_GRACE_SECONDS": "0"}
+    stage = stage_of(engine, environ)
+    assert all_due(stage, at(60), fence) == 1
+    with Session(engine) as session:
+        session.connection().execute(text("UPDATE predictions SET status = 'SCORED'"))
+        builders.score(session, "late one")
+        session.commit()
+    snapshots = SnapshotStage(engine, CrunchConfig(metrics=[]), builders.settings_of(**MINUTE))
+    assert snapshots.run_once(at(61), fence).counts["snapshots"] == 1
+    assert all_due(stage, at(120), fence) == 1
+    before, after = (row["meta_jsonb"]["ranking"] for row in rows(engine, CHECKPOINTS))
+    assert [entry["model_id"] for entry in before] == ["first"]
+    assert [(entry["model_id"], entry["late_snapshot_count"]) for entry in after] == [("late", 1)]
+
+
+def emission_with(**changes: Any) -> Callable[..., Any]:
+    def build(ranked_entries: list[dict[str, Any]], *addresses: Any) -> Any:
+        return {**default_build_emission(ranked_entries, *addresses), **changes}
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("build", "problem"),
+    [
+        (lambda *arguments: {}["pot"], "KeyError: 'pot'"),
+        (lambda *arguments: None, "expected a dict, got NoneType"),
+        (emission_with(cruncher_rewards=[{"cruncher_index": 0, "reward_pct": 999_999_999}]), "sums to 999999999"),
+        (emission_with(cruncher_rewards=[{"cruncher_index": 1, "reward_pct": 10**9}]), "unknown cruncher_index 1"),
+        (emission_with(crunch="\x00"), "database cannot store"),
+    ],
+)
+def test_a_bad_emission_leaves_the_period_open(
+    engine: Engine, fence: LeaseFence, build: Callable[..., Any], problem: str
+) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        session.commit()
+    with pytest.raises(EmissionError, match=r"2026-03-01T12:00:00.*build_emission failed for 1 ranked") as raised:
+        stage_of(engine, build_emission=build).run_once(at(60), fence)
+    assert problem in str(raised.value)
+    assert periods(engine) == []
+    assert all_due(stage_of(engine), at(60), fence) == 1
+
+
+def test_a_lost_lease_writes_nothing(engine: Engine, fence: LeaseFence) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        session.connection().execute(text("UPDATE leases SET epoch = 2"))
+        session.commit()
+    with pytest.raises(LeaseLostError):
+        stage_of(engine).run_once(at(60), fence)
+    assert periods(engine) == []
+    assert one(engine, "SELECT count(*) FROM engine_state") == 0
+
+
+def test_two_workers_racing_over_three_missed_periods_make_three_checkpoints(
+    engine: Engine, database_url: str, connect: Callable[[str], Engine], fence: LeaseFence
+) -> None:
+    """Both believe to hold the lease, which the fence's epoch cannot tell apart: the database still can."""
+    with Session(engine) as session:
+        anchored(session)
+        session.commit()
+    together = threading.Barrier(2)
+    problems: list[BaseException] = []
+
+    def race() -> None:
+        try:
+            stage = stage_of(connect(database_url))
+            together.wait(timeout=10)
+            for _ in range(8):
+                stage.run_once(at(190), fence)
+        except BaseException as error:
+            problems.append(error)
+
+    workers = [threading.Thread(target=race) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert problems == []
+    assert periods(engine) == [(0, 60), (60, 120), (120, 180)]
+
+
+def test_a_snapshot_cannot_slip_into_a_period_that_is_being_closed(
+    engine: Engine, database_url: str, connect: Callable[[str], Engine], fence: LeaseFence
+) -> None:
+    """While a checkpoint is made, the snapshot stage waits, and then finds the period closed."""
+    with Session(engine) as session:
+        anchored(session)
+        builders.scored(session, "first", resolvable_at=at(59))
+        session.commit()
+    snapshots = SnapshotStage(connect(database_url), CrunchConfig(metrics=[]), builders.settings_of(**MINUTE))
+    slipping = threading.Thread(target=lambda: snapshots.run_once(at(60), fence))
+
+    def build(ranked_entries: list[dict[str, Any]], *addresses: Any) -> Any:
+        slipping.start()
+        slipping.join(timeout=0.2)
+        assert slipping.is_alive()
+        return default_build_emission(ranked_entries, *addresses)
+
+    stage_of(engine, {"CHECKPOINT_GRACE_SECONDS": "0"}, build_emission=build).run_once(at(60), fence)
+    slipping.join(timeout=10)
+    late = rows(engine, "SELECT meta_jsonb -> 'late' AS late FROM snapshots WHERE created_at = :now", now=at(60))
+    assert late == [{"late": {"counts_in": at(60).isoformat()}}]
+
+
+def test_an_unknown_ranking_key_is_refused_at_start(engine: Engine) -> None:
+    with pytest.raises(ConfigurationError, match="ranking_key"):
+        stage_of(engine, aggregation=Aggregation(ranking_key="luck"))
