@@ -74,8 +74,10 @@ def main() -> None:
     uv = find_uv()
     python = str(VENV / "bin" / "python")
     run([uv, "venv", "--quiet", "--clear", "--python", (ROOT / ".python-version").read_text().strip(), str(VENV)])
-    run([uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", "requirements.lock"])
-    run([uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "-e", "."])
+    # Compiled once here: where Python is set not to keep what it compiles, every process would do it again.
+    install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
+    run([*install, "--require-hashes", "-r", "requirements.lock"])
+    run([*install, "--no-deps", "-e", "."])
     STAMP.write_text(wanted)
     print("setup: .venv/ is ready", flush=True)
 

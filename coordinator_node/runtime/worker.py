@@ -165,10 +165,15 @@ class Worker:
         log.info("worker ended")
 
 
-def run_worker(role: str, build: Callable[[Settings], tuple[Engine, Callable[[Worker], Awaitable[None]]]]) -> int:
+def run_worker(
+    role: str,
+    build: Callable[[Settings], tuple[Engine, Callable[[Worker], Awaitable[None]]]],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> int:
     """Run one worker in the foreground.
 
     `build` makes the engine and the body from the settings, and raises ConfigurationError where they cannot work.
+    `loop_factory` makes the event loop; None is asyncio's own.
 
     Returns:
         The exit code: 0 ended as asked, 1 failed, 2 wrong configuration; one line on stderr says why.
@@ -177,7 +182,7 @@ def run_worker(role: str, build: Callable[[Settings], tuple[Engine, Callable[[Wo
         settings = load_settings()
         configure_logging(settings, role)
         engine, body = build(settings)
-        asyncio.run(_run(role, settings, engine, body))
+        asyncio.run(_run(role, settings, engine, body), loop_factory=loop_factory)
     except ConfigurationError as error:
         sys.stderr.write(f"{role} worker: wrong configuration: {error}\n")
         return 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -31,8 +30,7 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
 
 def main() -> int:
     """Run it in the foreground; returns the exit code."""
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    return run_worker("report", build)
+    return run_worker("report", build, uvloop.new_event_loop)
 
 
 if __name__ == "__main__":

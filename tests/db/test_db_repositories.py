@@ -162,13 +162,13 @@ def test_many_rows_take_few_statements(engine: Engine, session: Session) -> None
 
 def test_what_is_not_finite_is_refused_by_name_and_nothing_is_saved(session: Session, other: Session) -> None:
     stocked(session)
-    with pytest.raises(ValueError, match="prediction 'bad': inference_output.value is nan"):
+    with pytest.raises(ValueError, match=r"prediction 'bad': inference_output\.value is nan"):
         DBPredictionRepository(session).save_all([prediction(), prediction("bad", inference_output={"value": NAN})])
     with pytest.raises(ValueError, match="prediction 'pr1': exec_time_ms is inf"):
         DBPredictionRepository(session).save(prediction(exec_time_ms=float("inf")))
     with pytest.raises(ValueError, match=r"leaderboard: entries\[0\]\.score is nan"):
         DBLeaderboardRepository(session).save([{"score": NAN}])
-    with pytest.raises(ValueError, match="model 'm1': meta.note holds text that the database cannot store"):
+    with pytest.raises(ValueError, match=r"model 'm1': meta\.note holds text that the database cannot store"):
         DBModelRepository(session).save(model(meta={"note": "a\0b"}))
     assert DBPredictionRepository(other).find() == []
     assert DBLeaderboardRepository(other).get_latest() is None
@@ -194,7 +194,7 @@ def holds_what_the_database_cannot(document: Any) -> bool:
 @given(JSON)
 def test_a_document_is_storable_unless_something_in_it_is_not(document: Any) -> None:
     if holds_what_the_database_cannot(document):
-        with pytest.raises(ValueError, match="row: .*field"):
+        with pytest.raises(ValueError, match=r"row: .*field"):
             storable("row", "field", document)
     else:
         assert storable("row", "field", document) == document
