@@ -39,6 +39,7 @@ class ModelNode(DynamicSubclassServiceServicer):
     model_id: str
     behaviour: Behaviour = steady
     calls: list[tuple[str, list[Any]]] = field(default_factory=list)
+    keep_calls: bool = True
     port: int = 0
     _busy: bool = False
     _server: grpc.aio.Server | None = None
@@ -64,8 +65,10 @@ class ModelNode(DynamicSubclassServiceServicer):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "one call at a time")
         self._busy = True
         try:
-            arguments = [decode_data(a.data.value, a.data.type) for a in request.methodArguments]
-            self.calls.append((request.methodName, arguments))
+            arguments: list[Any] = []
+            if self.keep_calls:
+                arguments = [decode_data(a.data.value, a.data.type) for a in request.methodArguments]
+                self.calls.append((request.methodName, arguments))
             answer = await self.behaviour(request.methodName, arguments)
         except ModelRaisedError as error:
             return CallResponse(status=Status(code="FAILED", message=str(error)))

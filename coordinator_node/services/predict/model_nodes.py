@@ -8,6 +8,7 @@ credentials and stubs are.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from coordinator_node.services.predict.answers import MAX_ANSWER_BYTES
 log = get_logger(__name__)
 
 RETRY_SECONDS = 1.0
+CLOSE_SECONDS = 1.0
 # While the orchestrator is away, every so manyth try is logged.
 SAY_EVERY = 30
 # The first event names every model there is.
@@ -178,8 +180,10 @@ class _Cluster(ModelCluster):  # type: ignore[misc]  # the library has no types
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         runners = [*self.models_run.values(), *self.pending_model_runs.values()]
-        await asyncio.gather(*(runner.close() for runner in runners), return_exceptions=True)
-        await self.ws_client.disconnect()
+        with contextlib.suppress(TimeoutError):  # an orchestrator that does not answer must not hold up the end
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await asyncio.gather(*(runner.close() for runner in runners), return_exceptions=True)
+                await self.ws_client.disconnect()
 
 
 class ModelNodes:
