@@ -35,8 +35,8 @@ _FORGET_OLD = text(
     "DELETE FROM worker_heartbeats WHERE role = :role AND beat_at < clock_timestamp() - interval '1 hour'"
 )
 _ALIVE = text(
-    "SELECT EXISTS (SELECT 1 FROM worker_heartbeats"
-    " WHERE role = :role AND beat_at > clock_timestamp() - make_interval(secs => :seconds))"
+    "SELECT count(*) FROM worker_heartbeats"
+    " WHERE role = :role AND beat_at > clock_timestamp() - make_interval(secs => :seconds)"
 )
 
 
@@ -88,7 +88,11 @@ class Heartbeat:
             connection.execute(text("DELETE FROM worker_heartbeats WHERE worker_id = :id"), {"id": self.worker_id})
 
 
+def count_alive(session: Session, role: str, seconds: float = ALIVE_SECONDS) -> int:
+    """How many workers of that role have beaten in the last `seconds`."""
+    return int(session.connection().execute(_ALIVE, {"role": role, "seconds": seconds}).scalar_one())
+
+
 def any_alive(session: Session, role: str) -> bool:
     """Whether a worker of that role has beaten in the last ALIVE_SECONDS."""
-    values = {"role": role, "seconds": ALIVE_SECONDS}
-    return bool(session.connection().execute(_ALIVE, values).scalar())
+    return count_alive(session, role) > 0

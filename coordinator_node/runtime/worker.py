@@ -18,7 +18,7 @@ from coordinator_node.config.settings import Settings, load_settings
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.entities.times import utc_now
 from coordinator_node.runtime.heartbeat import BEAT_SECONDS, Heartbeat
-from coordinator_node.runtime.leases import RENEW_SECONDS, Lease
+from coordinator_node.runtime.leases import RENEW_SECONDS, Lease, LeaseGroup
 from coordinator_node.runtime.logging import configure_logging, get_logger
 from coordinator_node.runtime.loop import Step, pause, run_loop, wait_for
 from coordinator_node.runtime.notify import listen
@@ -40,7 +40,7 @@ class Worker:
         self.heartbeat = Heartbeat(engine, role)
         self.stop = asyncio.Event()
         self.wake = asyncio.Event()
-        self._leases: list[Lease] = []
+        self._leases: list[Lease | LeaseGroup] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def lease(self, name: str, wanted: Callable[[], bool] = lambda: True) -> Lease:
@@ -52,6 +52,12 @@ class Worker:
         self._leases.append(lease)
         self.background(self._keep(lease, wanted))
         return lease
+
+    def lease_group(self, names: tuple[str, ...]) -> LeaseGroup:
+        """Leases that the body itself takes and renews; what it holds is released when the worker ends."""
+        group = LeaseGroup(self.engine, names, self.heartbeat.worker_id)
+        self._leases.append(group)
+        return group
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run beside the body until the worker ends; its failure ends the worker."""

@@ -12,7 +12,8 @@ from coordinator_node.config_loader import load_config
 from coordinator_node.db.engine import engine_from
 from coordinator_node.runtime.notify import FEED_RECORDS
 from coordinator_node.runtime.worker import Worker, run_worker
-from coordinator_node.services.predict.service import IDLE_SECONDS, LEASE_NAME, PredictService
+from coordinator_node.services.predict.service import IDLE_SECONDS, PredictService
+from coordinator_node.services.predict.shards import SHARD_NAMES, Shards
 from coordinator_node.services.predict.startup import check_predict
 
 
@@ -22,8 +23,12 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
     check_predict(config, settings)
 
     async def body(worker: Worker) -> None:
-        lease = worker.lease(LEASE_NAME)
-        service = PredictService(worker.engine, config, settings, lease, worker.clock, worker.wake.set)
+        group = worker.lease_group(SHARD_NAMES)
+        shards = Shards(worker.engine, group, worker.role, worker.wake.set)
+        worker.background(shards.run())
+        service = PredictService(
+            worker.engine, config, settings, shards, worker.clock, worker.wake.set, worker.background
+        )
         service.start()
         try:
             await worker.loop(service.step, IDLE_SECONDS, channels=(FEED_RECORDS,))

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from model_cluster import Behaviour, ModelCluster, ModelRaisedError, steady
+from predict_cases import CALLED, UNBALANCED, called, rows, store_prices, until_rows
 from sqlalchemy import Engine, text
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig, ScheduledPrediction
-from coordinator_node.db.engine import transaction
-from coordinator_node.entities.feed_record import FeedRecord
 from coordinator_node.entities.times import utc_now
-from coordinator_node.runtime.leases import Lease
+from coordinator_node.runtime.heartbeat import Heartbeat
+from coordinator_node.runtime.leases import LeaseGroup
 from coordinator_node.runtime.loop import run_loop
-from coordinator_node.services.feed_data.store import store_records
-from coordinator_node.services.predict.service import LEASE_NAME, PredictService
+from coordinator_node.services.predict.service import PredictService
+from coordinator_node.services.predict.shards import SHARD_NAMES, Shards
 
 INTERVAL = 1
 CONFIG = CrunchConfig(
@@ -46,75 +46,53 @@ def settings_for(cluster: ModelCluster, **more: Any) -> Settings:
     )
 
 
-def store_prices(engine: Engine, until: datetime, count: int = 30) -> None:
-    records = [
-        FeedRecord("simulated", "BTC", "tick", "1s", until - timedelta(seconds=age), {"price": 100.0 + age})
-        for age in range(count)
-    ]
-    with transaction(engine) as session:
-        store_records(session, records, until)
-
-
 @asynccontextmanager
 async def predicting(
-    engine: Engine, cluster: ModelCluster, config: CrunchConfig = CONFIG, holder: str = "one", **more: Any
+    engine: Engine, cluster: ModelCluster, config: CrunchConfig = CONFIG, **more: Any
 ) -> AsyncIterator[asyncio.Event]:
     """A predict worker's stage running in this loop; setting the event drains it."""
-    lease = Lease(engine, LEASE_NAME, holder, seconds=2.0)
+    heartbeat = Heartbeat(engine, "predict")
+    group = LeaseGroup(engine, SHARD_NAMES, heartbeat.worker_id, seconds=2.0)
     stop, wake = asyncio.Event(), asyncio.Event()
-    service = PredictService(engine, config, settings_for(cluster, **more), lease, utc_now, wake.set)
+    shards = Shards(engine, group, "predict", wake.set)
     failures: list[BaseException] = []
+    beside: list[asyncio.Task[None]] = []
+
+    def background(work: Coroutine[Any, Any, None]) -> None:
+        beside.append(asyncio.create_task(work))
+
+    service = PredictService(engine, config, settings_for(cluster, **more), shards, utc_now, wake.set, background)
 
     def report(outcome: object) -> None:
         if isinstance(outcome, BaseException):
             failures.append(outcome)
 
-    async def keep() -> None:
+    async def beat() -> None:
         while True:
-            await asyncio.to_thread(lease.keep)
-            await asyncio.sleep(0.2)
+            await asyncio.to_thread(heartbeat.beat)
+            await asyncio.sleep(0.5)
 
     async def work() -> None:
+        await asyncio.to_thread(heartbeat.beat)
+        background(beat())
+        background(shards.run())
         service.start()
         await run_loop(service.step, stop=stop, wake=wake, interval_seconds=0.2, report=report)
         await service.close()
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
-        await asyncio.to_thread(lease.release)
+        for task in beside:
+            task.cancel()
+        ended = await asyncio.gather(*beside, return_exceptions=True)
+        failures.extend(e for e in ended if isinstance(e, Exception))
+        await asyncio.to_thread(group.release)
+        await asyncio.to_thread(heartbeat.remove)
 
-    keeping, working = asyncio.create_task(keep()), asyncio.create_task(work())
+    working = asyncio.create_task(work())
     try:
         yield stop
     finally:
         stop.set()
         await working
     assert not failures
-
-
-def rows(engine: Engine, query: str) -> list[Any]:
-    with engine.connect() as connection:
-        return list(connection.execute(text(query)).all())
-
-
-async def until_rows(engine: Engine, query: str, enough: Callable[[list[Any]], bool]) -> list[Any]:
-    for _ in range(100):
-        found = await asyncio.to_thread(rows, engine, query)
-        if enough(found):
-            return found
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"never came: {query}: {found}")
-
-
-CALLED = "SELECT slot_at FROM prediction_slots WHERE status = 'CALLED' ORDER BY slot_at"
-UNBALANCED = """
-    SELECT s.id FROM prediction_slots s CROSS JOIN models m
-    LEFT JOIN predictions p ON p.slot_id = s.id AND p.model_id = m.id
-    WHERE s.status = 'CALLED' AND s.slot_at > m.created_at GROUP BY s.id, m.id HAVING count(p.id) <> 1
-"""
-
-
-async def called(engine: Engine, slots: int) -> None:
-    await until_rows(engine, CALLED, lambda found: len(found) >= slots)
 
 
 async def test_each_model_is_given_the_window_and_asked_once_a_slot(engine: Engine) -> None:
@@ -239,7 +217,7 @@ async def test_slots_that_nobody_could_call_are_missed_with_the_reason(engine: E
 async def test_what_a_dead_caller_left_ends_as_interrupted_and_its_downtime_as_missed(engine: Engine) -> None:
     store_prices(engine, utc_now())
     async with ModelCluster(a=steady, b=steady) as cluster:
-        async with predicting(engine, cluster, holder="first"):
+        async with predicting(engine, cluster):
             await called(engine, 1)
         died_at = utc_now() - timedelta(seconds=20)
         with engine.begin() as connection:
@@ -250,7 +228,7 @@ async def test_what_a_dead_caller_left_ends_as_interrupted_and_its_downtime_as_m
                 column = "performed_at" if table == "predictions" else "slot_at"
                 connection.execute(text(f"UPDATE {table} SET {column} = {column} - interval '20 seconds'"))
         left = len(rows(engine, CALLED))
-        async with predicting(engine, cluster, holder="second"):
+        async with predicting(engine, cluster):
             await called(engine, left + 1)
     interrupted = rows(engine, "SELECT * FROM predictions WHERE failed_reason = 'interrupted'")
     assert len(interrupted) == left
@@ -267,9 +245,9 @@ async def test_two_workers_at_once_make_no_double_and_no_gap(engine: Engine, dat
     store_prices(engine, utc_now())
     other = connect(database_url)
     async with ModelCluster(a=steady, b=steady, c=steady) as cluster:
-        async with predicting(engine, cluster, holder="first") as stop_first:
+        async with predicting(engine, cluster) as stop_first:
             await called(engine, 1)
-            async with predicting(other, cluster, holder="second"):
+            async with predicting(other, cluster):
                 await called(engine, 3)
                 stop_first.set()
                 at_stop = len(rows(engine, CALLED))

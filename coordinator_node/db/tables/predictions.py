@@ -80,10 +80,11 @@ class PredictionSlotRow(SQLModel, table=True):
 
 
 class SlotCallRow(SQLModel, table=True):
-    """Which models one predict worker set out to ask in a slot, written before it asks them.
+    """One shard's part of a slot: which of its models are to be asked, written before anybody asks them.
 
-    While `closed_at` is NULL some of them may have no prediction row yet. Should the lease's epoch have moved on,
-    whoever holds the lease now writes those rows as FAILED "interrupted".
+    `lease_name` is the shard, `epoch` that of the holder who claimed it, 0 while nobody has; `called_at` is when. While
+    `closed_at` is NULL some models may have no prediction row yet. Should nobody work on it any more, whoever holds the
+    shard writes those rows as FAILED "interrupted".
     """
 
     __tablename__ = "slot_calls"

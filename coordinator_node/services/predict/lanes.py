@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,9 @@ from model_runner_client.model_runners import DynamicSubclassModelRunner
 from coordinator_node.config.settings import Settings
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.services.predict.model_nodes import Call, ModelCallError, ModelNodes, call_model
+from coordinator_node.services.predict.presence import Running
 
 log = get_logger(__name__)
-
-# The connected models by id.
-Running = Mapping[str, DynamicSubclassModelRunner]
 
 
 @dataclass(frozen=True)

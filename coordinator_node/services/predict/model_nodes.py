@@ -146,22 +146,38 @@ class _Cluster(ModelCluster):  # type: ignore[misc]  # the library has no types
             settings.crunch_id,
             event_handler=self.handle_event,
         )
-        self.seen_init = False
+        # What the orchestrator last said of each model; None before it has said anything.
+        self.described: dict[str, dict[str, Any]] | None = None
+        self._wanted: Callable[[str], bool] = lambda _: False
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def handle_event(self, event_type: str, data: list[dict[str, Any]]) -> None:
-        if event_type == "init":
-            named = {model.get("model_id") for model in data}
-            for model_id, runner in [*self.models_run.items(), *self.pending_model_runs.items()]:
-                if model_id not in named:
-                    self.spawn(self.remove_model_runner(runner))
-            self.seen_init = True
-        elif event_type != "update":
+        """Take up what the orchestrator says; `init` names every model there is, `update` those that changed."""
+        if event_type not in ("init", "update"):
             log.warning("unknown event of the orchestrator", event_type=event_type)
             return
-        for model in data:
-            self.spawn(self.update_model_runs([model]))
+        said = {str(model["model_id"]): model for model in data}
+        self.described = said if event_type == "init" else {**(self.described or {}), **said}
+        self._drop(lambda model_id: model_id not in (self.described or {}))
+        self._take_up(said)
+
+    def choose(self, wanted: Callable[[str], bool]) -> None:
+        """Connect to these models and no others."""
+        self._wanted = wanted
+        self._drop(lambda model_id: not wanted(model_id))
+        connected = self.models_run.keys() | self.pending_model_runs.keys()
+        self._take_up({i: model for i, model in (self.described or {}).items() if i not in connected})
+
+    def _take_up(self, models: dict[str, dict[str, Any]]) -> None:
+        for model_id, model in models.items():
+            if self._wanted(model_id):
+                self.spawn(self.update_model_runs([model]))
+
+    def _drop(self, unwanted: Callable[[str], bool]) -> None:
+        for model_id, runner in [*self.models_run.items(), *self.pending_model_runs.items()]:
+            if unwanted(model_id):
+                self.spawn(self.remove_model_runner(runner))
 
     def spawn(self, work: Any) -> None:
         """Run beside everything else; a failure is logged and costs one model."""
@@ -193,21 +209,27 @@ class ModelNodes:
         self._base_classname = settings.model_base_classname
         self._credentials = _credentials(settings)
         self._cluster = _Cluster(settings, self._make_runner, changed)
-        self._listening: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Follow the orchestrator until `close`; it may be away now or later."""
-        self._listening = asyncio.ensure_future(self._cluster.ws_client.listen())
+    async def follow(self) -> None:
+        """Follow the orchestrator for ever; it may be away now or later."""
+        await self._cluster.ws_client.listen()
+
+    def choose(self, wanted: Callable[[str], bool]) -> None:
+        """Connect to the models that this worker calls, and to no others."""
+        self._cluster.choose(wanted)
+
+    def settled(self, wanted: Callable[[str], bool]) -> bool:
+        """Whether the orchestrator has named the models, and the wanted ones that run are all connected."""
+        described = self._cluster.described
+        if described is None:
+            return False
+        running = (i for i, model in described.items() if model.get("state") == "RUNNING" and wanted(i))
+        return all(model_id in self._cluster.models_run for model_id in running)
 
     @property
     def named(self) -> bool:
         """Whether the orchestrator has said yet which models there are."""
-        return self._cluster.seen_init
-
-    @property
-    def connecting(self) -> bool:
-        """Whether some models are still being set up."""
-        return bool(self._cluster.pending_model_runs)
+        return self._cluster.described is not None
 
     def running(self) -> dict[str, DynamicSubclassModelRunner]:
         """The connected models by id."""
@@ -225,9 +247,6 @@ class ModelNodes:
 
     async def close(self) -> None:
         """Disconnect from everything."""
-        if self._listening:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
         await self._cluster.close()
 
     def _make_runner(self, **model: Any) -> DynamicSubclassModelRunner:

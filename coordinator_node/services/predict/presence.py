@@ -12,14 +12,15 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session
 
 from coordinator_node.db.tables import ModelRow
+from coordinator_node.services.predict.shards import shard_of
 
 PRESENT = "PRESENT"
-AWAY = "AWAY"
 
 # A model that has been away for so long is taken to be withdrawn: no more ABSENT rows are written for it.
 WITHDRAWN_AFTER = timedelta(hours=24)
 
-_KNOWN = text("SELECT id, presence, presence_since FROM models WHERE presence IS NOT NULL")
+_KNOWN = text("SELECT id FROM models WHERE presence = 'PRESENT' OR presence_since > :withdrawn")
+_PRESENT = text("SELECT id FROM models WHERE presence = 'PRESENT'")
 _LEAVE = text(
     """
     UPDATE models SET presence = 'AWAY', presence_since = :now, updated_at = :now
@@ -27,56 +28,54 @@ _LEAVE = text(
     """
 )
 
+Running = Mapping[str, DynamicSubclassModelRunner]
+
+
+def known_models(session: Session, now: datetime) -> dict[str, list[str]]:
+    """The models that a slot is for, by shard: those present, and those that have not been away for long."""
+    shards: dict[str, list[str]] = {}
+    for model_id in session.connection().execute(_KNOWN, {"withdrawn": now - WITHDRAWN_AFTER}).scalars():
+        shards.setdefault(shard_of(model_id), []).append(model_id)
+    return shards
+
 
 class Presence:
-    """What the table says of the models, in memory: who is present, who is away since when."""
+    """What this worker has written of the models of its shards."""
 
     def __init__(self) -> None:
         self._written: dict[str, tuple[Any, ...]] = {}
-        self._away_since: dict[str, datetime | None] = {}
+        self._shards: set[str] = set()
 
-    def load(self, session: Session) -> None:
-        """Read it anew, as after a change of caller."""
+    def forget(self) -> None:
+        """Write everything anew at the next occasion."""
         self._written.clear()
-        rows = session.connection().execute(_KNOWN).all()
-        self._away_since = {row.id: row.presence_since if row.presence == AWAY else None for row in rows}
+        self._shards.clear()
 
-    def changes(self, running: Mapping[str, DynamicSubclassModelRunner]) -> bool:
+    def changes(self, running: Running, shards: set[str]) -> bool:
         """Whether `write` would have something to write."""
-        return any(self._written.get(i) != _written(r) for i, r in running.items()) or bool(self._leaving(running))
+        facts = {model_id: _facts(runner) for model_id, runner in running.items()}
+        return self._written != facts or self._shards != shards
 
-    def write(self, session: Session, running: Mapping[str, DynamicSubclassModelRunner], now: datetime) -> None:
-        """Upsert models that came or changed in one statement, mark those that left as away in another."""
+    def write(self, session: Session, running: Running, shards: set[str], now: datetime) -> None:
+        """Upsert models that came or changed in one statement, mark those of these shards that left in another."""
         # In order of id, as every stage that updates several models, so that two of them cannot wait for each other.
-        changed = [r for model_id, r in sorted(running.items()) if self._written.get(model_id) != _written(r)]
+        changed = [
+            runner for model_id, runner in sorted(running.items()) if self._written.get(model_id) != _facts(runner)
+        ]
         if changed:
-            session.connection().execute(_upsert([_row(r, now) for r in changed]))
-        leaving = self._leaving(running)
-        if leaving:
-            session.connection().execute(_LEAVE, {"now": now, "ids": leaving})
+            session.connection().execute(_upsert([_row(runner, now) for runner in changed]))
+        present = session.connection().execute(_PRESENT).scalars()
+        left = [model_id for model_id in present if model_id not in running and shard_of(model_id) in shards]
+        if left:
+            session.connection().execute(_LEAVE, {"now": now, "ids": left})
 
-    def written(self, running: Mapping[str, DynamicSubclassModelRunner], now: datetime) -> None:
+    def written(self, running: Running, shards: set[str]) -> None:
         """Take note that what `write` wrote was committed."""
-        for model_id in self._leaving(running):
-            self._away_since[model_id] = now
-            self._written.pop(model_id, None)
-        for model_id, runner in running.items():
-            self._written[model_id] = _written(runner)
-            self._away_since[model_id] = None
-
-    def absent(self, asked: set[str], now: datetime) -> set[str]:
-        """The models that are known, not withdrawn, and not among those asked."""
-        return {
-            model_id
-            for model_id, since in self._away_since.items()
-            if model_id not in asked and (since is None or now - since < WITHDRAWN_AFTER)
-        }
-
-    def _leaving(self, running: Mapping[str, DynamicSubclassModelRunner]) -> list[str]:
-        return sorted(i for i, since in self._away_since.items() if since is None and i not in running)
+        self._shards = set(shards)
+        self._written = {model_id: _facts(runner) for model_id, runner in running.items()}
 
 
-def _written(runner: DynamicSubclassModelRunner) -> tuple[Any, ...]:
+def _facts(runner: DynamicSubclassModelRunner) -> tuple[Any, ...]:
     return (runner.deployment_id, runner.model_name, repr(runner.infos))
 
 

@@ -28,6 +28,8 @@ _NEWEST = text(
 # Kinds whose records are prices, which models receive as candles whatever their spacing is.
 PRICED_KINDS = ("tick", "candle")
 
+_STORED = text("SELECT raw_data_jsonb FROM inputs WHERE id = :id")
+
 Builder = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -35,19 +37,19 @@ Builder = Callable[[dict[str, Any]], dict[str, Any]]
 class MarketInput:
     """One moment's input: the dict of each subject that has records, and what it is known by.
 
-    `known_at` is when the newest of its records became known; two inputs of one `version` are the same.
+    `known_at` is when the newest of its records became known; two inputs of one `version` are the same. `several` says
+    that the feed has several subjects, whether or not all of them have records yet.
     """
 
     subjects: dict[str, dict[str, Any]]
     version: tuple[tuple[str, datetime], ...]
     known_at: datetime
     encoded: dict[str, bytes] = field(repr=False)
+    several: bool
 
     def raw_data(self) -> dict[str, Any]:
         """The document that `inputs.raw_data_jsonb` keeps."""
-        if len(self.subjects) == 1:
-            return next(iter(self.subjects.values()))
-        return {"subjects": self.subjects}
+        return {"subjects": self.subjects} if self.several else next(iter(self.subjects.values()))
 
 
 class InputReader:
@@ -56,6 +58,7 @@ class InputReader:
     def __init__(self, config: CrunchConfig, settings: Settings) -> None:
         self._scope = FeedScope.from_settings(settings)
         self._subjects = settings.feed_subjects
+        self._several = len(self._subjects) > 1
         self._window = settings.feed_candles_window
         self._input_type = config.input_type
         path = settings.inference_input_builder
@@ -77,8 +80,13 @@ class InputReader:
         if not subjects:
             return None
         known_at = max(ts for _, ts in version) + timedelta(seconds=self._scope.known_lag)
-        encoded = {subject: json.dumps(data, allow_nan=False).encode() for subject, data in subjects.items()}
-        return MarketInput(subjects, tuple(version), known_at, encoded)
+        return MarketInput(subjects, tuple(version), known_at, _encode(subjects), self._several)
+
+    def stored(self, session: Session, input_id: str, slot_at: datetime) -> MarketInput:
+        """The input of a slot that another worker opened, as that one stored it."""
+        raw = session.connection().execute(_STORED, {"id": input_id}).scalar_one() or {}
+        subjects = raw["subjects"] if self._several else {self._subjects[0]: raw}
+        return MarketInput(subjects, ((input_id, slot_at),), slot_at, _encode(subjects), self._several)
 
     def _newest(self, session: Session, subject: str, at: datetime) -> list[tuple[datetime, dict[str, Any]]]:
         values = {
@@ -108,6 +116,10 @@ class InputReader:
 
 class InputBuilderError(RuntimeError):
     """INFERENCE_INPUT_BUILDER or `input_type` refused what the feed gave; this input is skipped."""
+
+
+def _encode(subjects: dict[str, dict[str, Any]]) -> dict[str, bytes]:
+    return {subject: json.dumps(data, allow_nan=False).encode() for subject, data in subjects.items()}
 
 
 def _candle(at: datetime, values: dict[str, Any]) -> dict[str, Any]:

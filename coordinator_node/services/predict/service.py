@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from sqlalchemy import Engine
 from sqlmodel import Session
@@ -15,23 +17,23 @@ from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.engine import transaction
 from coordinator_node.entities.json_values import storable_text
 from coordinator_node.entities.prediction import PredictionStatus
-from coordinator_node.runtime.leases import Lease, LeaseFence
+from coordinator_node.runtime.leases import GroupFence
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.runtime.loop import PassResult
 from coordinator_node.services.predict.answers import RefusedAnswerError, output_validator, read_answer
-from coordinator_node.services.predict.due import DueSlots, Opened
-from coordinator_node.services.predict.lanes import Answer, Lane, Lanes, Running
+from coordinator_node.services.predict.due import DueSlots
+from coordinator_node.services.predict.lanes import Answer, Lane, Lanes
 from coordinator_node.services.predict.model_nodes import Call, ModelNodes, make_call
-from coordinator_node.services.predict.presence import Presence
+from coordinator_node.services.predict.presence import Presence, Running
 from coordinator_node.services.predict.raw_input import InputBuilderError, InputReader, MarketInput
-from coordinator_node.services.predict.slots import INTERRUPTED, OpenSlot
-from coordinator_node.services.predict.writer import Batch, PredictionWriter
+from coordinator_node.services.predict.shards import Shards, shard_of
+from coordinator_node.services.predict.slots import INTERRUPTED, CallKey, SlotCall, claim_calls, end_left_calls
+from coordinator_node.services.predict.writer import PredictionWriter
 
 log = get_logger(__name__)
 
-LEASE_NAME = "predict"
 IDLE_SECONDS = 0.5
-# After the orchestrator has named the models, so long is waited for those that are still being set up.
+# So long is waited for models of newly taken shards that are still being set up.
 CONNECT_SECONDS = 10.0
 # When the worker is to end, so long is waited for the answers of open slots.
 DRAIN_SECONDS = 5.0
@@ -46,58 +48,65 @@ class PredictService:
         engine: Engine,
         config: CrunchConfig,
         settings: Settings,
-        lease: Lease,
+        shards: Shards,
         clock: Callable[[], datetime],
         wake: Callable[[], None],
+        background: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._engine = engine
         self._config = config
-        self._lease = lease
+        self._shards = shards
         self._clock = clock
         self._reader = InputReader(config, settings)
         self._validator = output_validator(settings)
         self._nodes = ModelNodes(settings, changed=wake)
         self._lanes = Lanes(self._nodes, settings, on_join=self._welcome)
         self._presence = Presence()
-        self._due = DueSlots(config, settings, self._reader, self._presence)
-        self._writer = PredictionWriter(engine, clock, self._stored)
-        self._writing: asyncio.Task[None] | None = None
+        self._due = DueSlots(config, settings, self._reader)
+        self._writer = PredictionWriter(engine, clock, self._written)
+        self._background = background
         self._asking: set[asyncio.Task[None]] = set()
-        # Slots that this process works on, by the epoch they were opened under, until all their rows are stored.
-        self._working: dict[str, int] = {}
-        self._epoch: int | None = None
+        # The calls that this process works on, until all their rows are stored.
+        self._working: set[CallKey] = set()
+        self._loaded = False
+        # When each shard was taken, by the loop's clock, until its models had time to connect.
+        self._settling: dict[str, float] = {}
+        # Whether those of the first shards had: before, no slot is opened, so that none fails for a worker's start.
+        self._warm = False
+        self._mine: dict[str, int] = {}
         self._input: MarketInput | None = None
         self._ticks: dict[str, Call] = {}
-        self._named_at: float | None = None
-        self._ready = False
         self._count = 0
 
     def start(self) -> None:
         """Follow the orchestrator, and be ready to write."""
-        self._nodes.start()
-        self._writing = asyncio.create_task(self._writer.run())
+        self._background(self._nodes.follow())
+        self._background(self._writer.run())
 
     async def step(self) -> PassResult:
         """Do all that is due now; the loop comes back at the next slot, or when woken."""
-        if not self._lease.held:
+        shards = self._shards.held()
+        self._follow_shards(shards)
+        if not shards:
             return PassResult(wait_seconds=IDLE_SECONDS)
-        fence = self._lease.fence()
-        if fence.epoch != self._epoch:
-            await asyncio.to_thread(self._take_over, fence)
-        await self._follow_models(fence)
+        if not self._loaded:
+            await asyncio.to_thread(self._load)
+        await self._follow_models(shards)
         now = self._clock()
         try:
-            opened, missed = await asyncio.to_thread(self._open_due, fence, now)
+            done = await asyncio.to_thread(self._call_due, shards, now)
         except Exception:
-            self._epoch = None  # whether it was committed is not known: read anew how far the slots have come
+            self._loaded = False  # whether it was committed is not known: read anew how far the slots have come
             raise
-        for item in opened:
-            self._hand_out(item.given)
-            self._ask(item.slot, fence)
-        if not opened:
+        for given, calls in done.given:
+            self._hand_out(given)
+            for call in calls:
+                self._ask(call)
+        if not done.given:
             await self._refresh_input(now)
+        await self._give_up_surplus()
         count, self._count = self._count, 0
-        counts = {"slots": len(opened), "missed": missed, "predictions": count}
+        counts = {"slots": done.opened, "missed": done.missed, "interrupted": done.interrupted, "predictions": count}
         return PassResult(counts, wait_seconds=self._due.seconds_to_next(self._clock()))
 
     async def close(self) -> None:
@@ -108,54 +117,68 @@ class PredictService:
             task.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
         await self._writer.flushed()
-        if self._writing:
-            self._writing.cancel()
-            await asyncio.gather(self._writing, return_exceptions=True)
         await self._lanes.close()
         await self._nodes.close()
 
-    def _take_over(self, fence: LeaseFence) -> None:
-        """Bring the schedules in step with the config, end what nobody works on, and find how far the slots are."""
-        working = [slot_id for slot_id, epoch in self._working.items() if epoch == fence.epoch]
-        now = self._clock()
-        with transaction(self._engine, fence) as session:
-            ended = self._due.take_over(session, fence, working, now)
-            self._presence.load(session)
-        self._epoch = fence.epoch
-        log.info("predicting", epoch=fence.epoch, schedules=len(self._due.schedules), interrupted=ended)
-
-    async def _follow_models(self, fence: LeaseFence) -> None:
-        """Write which models there are before any of them is asked, because predictions refer to their rows."""
-        running = self._nodes.running()
-        self._ready = self._ready or self._models_are_known()
-        if not self._ready:
+    def _follow_shards(self, shards: dict[str, int]) -> None:
+        """Connect to the models of the shards that are held now."""
+        if shards == self._mine:
             return
-        if self._presence.changes(running):
-            now = self._clock()
-            await asyncio.to_thread(self._write_presence, fence, running, now)
-            self._presence.written(running, now)
+        taken = {name for name, epoch in shards.items() if self._mine.get(name) != epoch}
+        begun = asyncio.get_running_loop().time()
+        self._settling = {name: self._settling.get(name, begun) for name in {*self._settling, *taken} & shards.keys()}
+        self._mine = shards
+        self._presence.forget()
+        self._nodes.choose(lambda model_id: shard_of(model_id) in shards)
+
+    def _load(self) -> None:
+        with transaction(self._engine) as session:
+            self._due.load(session, self._clock())
+        self._loaded = True
+        log.info("predicting", schedules=len(self._due.schedules), shards=len(self._mine))
+
+    async def _follow_models(self, shards: dict[str, int]) -> None:
+        """Write which models there are before any of them is asked, because predictions refer to their rows."""
+        now = asyncio.get_running_loop().time()
+        for name, since in list(self._settling.items()):
+            if self._nodes.settled(partial(_belongs, name)) or (self._nodes.named and now - since > CONNECT_SECONDS):
+                del self._settling[name]
+        self._warm = self._warm or not self._settling
+        settled = shards.keys() - self._settling.keys()
+        running = self._nodes.running()
+        if self._presence.changes(running, settled):
+            await asyncio.to_thread(self._write_presence, shards, running, settled)
+            self._presence.written(running, settled)
         await self._lanes.follow(running)
 
-    def _write_presence(self, fence: LeaseFence, running: Running, now: datetime) -> None:
-        with transaction(self._engine, fence) as session:
-            self._presence.write(session, running, now)
+    def _write_presence(self, shards: dict[str, int], running: Running, settled: set[str]) -> None:
+        with transaction(self._engine, GroupFence(shards)) as session:
+            self._presence.write(session, running, settled, self._clock())
 
-    def _models_are_known(self) -> bool:
-        """Whether the orchestrator has named the models and they had time to connect: before, nobody is absent."""
-        if not self._nodes.named:
-            return False
-        loop_now = asyncio.get_running_loop().time()
-        self._named_at = loop_now if self._named_at is None else self._named_at
-        return not self._nodes.connecting or loop_now - self._named_at > CONNECT_SECONDS
-
-    def _open_due(self, fence: LeaseFence, now: datetime) -> tuple[list[Opened], int]:
-        if not self._due.any(now):
-            return [], 0
-        present = self._lanes.ids() if self._ready else None
-        with transaction(self._engine, fence) as session:
-            opened, missed, progress = self._due.open(session, fence, present, now)
+    def _call_due(self, shards: dict[str, int], now: datetime) -> Done:
+        """Open what is due, claim what is to be called, end what was left: one transaction."""
+        passed_over = self._shards.surplus() | self._settling.keys()
+        claimable = {name: epoch for name, epoch in shards.items() if name not in passed_over}
+        with transaction(self._engine, GroupFence(shards)) as session:
+            inputs, missed, progress = self._due.open(session, self._warm, now)
+            calls = claim_calls(session, claimable, self._due.schedules, now)
+            working = self._working | {call.key for call in calls}
+            interrupted = end_left_calls(session, shards, working, now)
+            by_input: dict[str, list[SlotCall]] = {}
+            for call in calls:
+                by_input.setdefault(call.input_id, []).append(call)
+            given = [
+                (inputs.get(input_id) or self._reader.stored(session, input_id, called[0].slot_at), called)
+                for input_id, called in by_input.items()
+            ]
         self._due.advance(progress)
-        return opened, missed
+        return Done(given, len(inputs), missed, interrupted)
+
+    async def _give_up_surplus(self) -> None:
+        """Release shards that others should have, once nothing is under way in them."""
+        idle = self._shards.surplus() - {shard for _, shard in self._working}
+        if idle:
+            await asyncio.to_thread(self._shards.give_up, idle)
 
     async def _refresh_input(self, now: datetime) -> None:
         try:
@@ -183,27 +206,34 @@ class PredictService:
     def _welcome(self, lane: Lane) -> None:
         lane.tick(self._ticks)
 
-    def _ask(self, slot: OpenSlot, fence: LeaseFence) -> None:
-        if not slot.model_ids:
-            return
-        self._working[slot.id] = fence.epoch
-        task = asyncio.create_task(self._ask_all(slot, fence))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
-
-    async def _ask_all(self, slot: OpenSlot, fence: LeaseFence) -> None:
-        """Ask every model of a slot at once; each answer is put as it comes, and at the deadline what is missing."""
-        left = (slot.deadline_at - self._clock()).total_seconds()
-        deadline = asyncio.get_running_loop().time() + left
-        call = self._due.call_of(slot.schedule)
-        waiting: dict[str, asyncio.Future[Answer]] = {}
-        for model_id in slot.model_ids:
+    def _ask(self, call: SlotCall) -> None:
+        """Begin to ask a call's models; those that are away are absent."""
+        self._working.add(call.key)
+        lanes: dict[str, Lane] = {}
+        for model_id in call.model_ids:
             lane = self._lanes.get(model_id)
             if lane is None:
-                self._put(slot, fence, model_id, Answer(error="the model went away"))
-                continue
-            waiting[model_id] = lane.ask(call, deadline)
-            waiting[model_id].add_done_callback(partial(self._answered, slot, fence, model_id))
+                self._writer.put(call, call.prediction(model_id, PredictionStatus.ABSENT))
+            else:
+                lanes[model_id] = lane
+        task = asyncio.create_task(self._ask_all(call, lanes))
+        self._asking.add(task)
+        task.add_done_callback(partial(self._asked, call))
+
+    def _asked(self, call: SlotCall, task: asyncio.Task[None]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a slot was not asked to its end", slot_at=call.slot_at, shard=call.shard, exc_info=error)
+            self._working.discard(call.key)  # so that the next pass ends it
+
+    async def _ask_all(self, call: SlotCall, lanes: dict[str, Lane]) -> None:
+        """Ask every model at once; each answer is put as it comes, and at the deadline what is missing."""
+        left = (call.deadline_at - self._clock()).total_seconds()
+        deadline = asyncio.get_running_loop().time() + left
+        question = self._due.call_of(call.schedule)
+        waiting = {model_id: lane.ask(question, deadline) for model_id, lane in lanes.items()}
+        for model_id, answer in waiting.items():
+            answer.add_done_callback(partial(self._answered, call, model_id))
         reason = TIMEOUT
         try:
             if waiting:
@@ -214,23 +244,23 @@ class PredictService:
         for model_id, answer in waiting.items():
             if not answer.done():
                 answer.cancel()
-                self._put(slot, fence, model_id, Answer(error=reason, exec_time_ms=max(left, 0) * 1000))
-        self._writer.close(fence, slot.id)
+                self._put(call, model_id, Answer(error=reason, exec_time_ms=max(left, 0) * 1000))
+        self._writer.close(call)
 
-    def _answered(self, slot: OpenSlot, fence: LeaseFence, model_id: str, answer: asyncio.Future[Answer]) -> None:
+    def _answered(self, call: SlotCall, model_id: str, answer: asyncio.Future[Answer]) -> None:
         if not answer.cancelled():
-            self._put(slot, fence, model_id, answer.result())
+            self._put(call, model_id, answer.result())
 
-    def _put(self, slot: OpenSlot, fence: LeaseFence, model_id: str, answer: Answer) -> None:
+    def _put(self, call: SlotCall, model_id: str, answer: Answer) -> None:
         now = self._clock()
-        error = answer.error or (TIMEOUT if now > slot.deadline_at else None)
+        error = answer.error or (TIMEOUT if now > call.deadline_at else None)
         output = {}
         if error is None:
             try:
                 output = read_answer(answer.value, self._config.output_type, self._validator)
             except RefusedAnswerError as refused:
                 error = str(refused)
-        row = slot.prediction(
+        row = call.prediction(
             model_id,
             PredictionStatus.FAILED if error else PredictionStatus.PENDING,
             exec_time_ms=answer.exec_time_ms,
@@ -238,9 +268,22 @@ class PredictService:
             failed_reason=storable_text(error) if error else None,
             answered_at=None if answer.error else now,
         )
-        self._writer.put(fence, row)
+        self._writer.put(call, row)
 
-    def _stored(self, batch: Batch) -> None:
-        self._count += len(batch.rows)
-        for slot_id in batch.closed:
-            self._working.pop(slot_id, None)
+    def _written(self, rows: int, done: list[SlotCall]) -> None:
+        self._count += rows
+        self._working -= {call.key for call in done}
+
+
+def _belongs(shard: str, model_id: str) -> bool:
+    return shard_of(model_id) == shard
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a pass did: the calls it claimed with their inputs, and counts."""
+
+    given: list[tuple[MarketInput, list[SlotCall]]]
+    opened: int
+    missed: int
+    interrupted: int

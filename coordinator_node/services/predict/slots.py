@@ -1,61 +1,114 @@
-"""The rows of slots: opening one before the models are asked, missing one, and ending those of a dead caller."""
+"""The rows of slots: opening one, claiming its calls, missing one, and ending the calls of a dead caller.
+
+Whoever comes first opens a slot for all shards: its row, its input, and for each shard a call that names the models to
+ask, claimed by nobody yet (epoch 0). The holder of a shard then claims its call before it asks anybody. A call is
+closed once every model in it has its prediction row. An open call of a shard that its holder does not work on was left
+by a caller that died, or was claimed by nobody in time: its models without a row get one that says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, text
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session
 
-from coordinator_node.db.tables import InputRow, PredictionRow, PredictionSlotRow, SlotCallRow
+from coordinator_node.db.tables import InputRow, PredictionSlotRow, SlotCallRow
 from coordinator_node.entities.ids import new_id
 from coordinator_node.entities.prediction import InputStatus, PredictionStatus, SlotStatus
-from coordinator_node.runtime.leases import LeaseFence
 from coordinator_node.services.predict.grid import Schedule
 
 INTERRUPTED = "interrupted"
+UNCLAIMED = 0
 
 # At most so many missed slots are written in one transaction; the next pass goes on from there.
 MISSED_AT_ONCE = 5000
 
+# A call by its slot and its shard.
+CallKey = tuple[str, str]
+
 _LAST_SLOT = text("SELECT slot_at FROM prediction_slots WHERE prediction_config_id = :id ORDER BY slot_at DESC LIMIT 1")
-_INTERRUPT = text(
+_CLAIM = text(
     """
+    UPDATE slot_calls AS call SET epoch = held.epoch, called_at = :now
+    FROM unnest(CAST(:shards AS text[]), CAST(:epochs AS bigint[])) AS held(name, epoch), prediction_slots AS slot
+    WHERE call.closed_at IS NULL AND call.lease_name = held.name AND call.epoch = 0
+      AND slot.id = call.slot_id AND slot.deadline_at > :now
+    RETURNING call.slot_id, call.lease_name, call.epoch, call.model_ids_jsonb,
+              slot.prediction_config_id, slot.slot_at, slot.deadline_at, slot.input_id
+    """
+)
+# The calls of these shards that nobody works on any more.
+_LEFT = """
+    call.closed_at IS NULL AND call.lease_name = ANY(:shards)
+    AND (call.epoch <> 0 OR slot.deadline_at <= :now)
+    AND NOT EXISTS (SELECT 1
+                    FROM unnest(CAST(:slots AS text[]), CAST(:slot_shards AS text[])) AS working(slot_id, shard)
+                    WHERE working.slot_id = call.slot_id AND working.shard = call.lease_name)
+"""
+_END_LEFT = text(
+    f"""
+    WITH left_over AS MATERIALIZED (
+        SELECT call.slot_id, call.lease_name, call.model_ids_jsonb,
+               slot.prediction_config_id, slot.slot_at, slot.input_id
+        FROM slot_calls AS call JOIN prediction_slots AS slot ON slot.id = call.slot_id WHERE {_LEFT}
+    ), closed AS (
+        UPDATE slot_calls AS call SET closed_at = :now FROM left_over
+        WHERE call.slot_id = left_over.slot_id AND call.lease_name = left_over.lease_name
+    )
     INSERT INTO predictions (id, input_id, model_id, prediction_config_id, scope_key, scope_jsonb, status, exec_time_ms,
                              inference_output_jsonb, meta_jsonb, performed_at, resolvable_at, slot_id, failed_reason)
-    SELECT replace(gen_random_uuid()::text, '-', ''), slot.input_id, asked.model_id, slot.prediction_config_id,
-           schedule.scope_key, input.scope_jsonb, 'FAILED', 0, '{}', '{}', slot.slot_at,
-           slot.slot_at + make_interval(secs => (schedule.schedule_jsonb->>'resolve_horizon_seconds')::float8),
-           slot.id, :reason
-    FROM slot_calls call
-    JOIN prediction_slots slot ON slot.id = call.slot_id
-    JOIN inputs input ON input.id = slot.input_id
-    JOIN scheduled_prediction_configs schedule ON schedule.id = slot.prediction_config_id
-    CROSS JOIN LATERAL jsonb_array_elements_text(call.model_ids_jsonb) AS asked(model_id)
-    WHERE call.closed_at IS NULL AND call.lease_name = :lease AND NOT call.slot_id = ANY(:working)
+    SELECT replace(gen_random_uuid()::text, '-', ''), left_over.input_id, asked.model_id,
+           left_over.prediction_config_id, schedule.scope_key, input.scope_jsonb, 'FAILED', 0, '{{}}', '{{}}',
+           left_over.slot_at, left_over.slot_at
+               + make_interval(secs => (schedule.schedule_jsonb->>'resolve_horizon_seconds')::float8),
+           left_over.slot_id, :reason
+    FROM left_over
+    JOIN inputs AS input ON input.id = left_over.input_id
+    JOIN scheduled_prediction_configs AS schedule ON schedule.id = left_over.prediction_config_id
+    CROSS JOIN LATERAL jsonb_array_elements_text(left_over.model_ids_jsonb) AS asked(model_id)
     ON CONFLICT (slot_id, model_id) DO NOTHING
+    """  # noqa: S608 - put together from this module's own text
+)
+_CLOSE = text(
+    """
+    UPDATE slot_calls AS call SET closed_at = :now
+    FROM unnest(CAST(:slots AS text[]), CAST(:slot_shards AS text[])) AS done(slot_id, shard)
+    WHERE call.slot_id = done.slot_id AND call.lease_name = done.shard
     """
 )
-_CLOSE_INTERRUPTED = text(
-    "UPDATE slot_calls SET closed_at = :now"
-    " WHERE closed_at IS NULL AND lease_name = :lease AND NOT slot_id = ANY(:working)"
+_MISS = text(
+    """
+    INSERT INTO prediction_slots (id, prediction_config_id, slot_at, status, reason, created_at)
+    SELECT replace(gen_random_uuid()::text, '-', ''), :schedule_id,
+           to_timestamp(:offset + index * CAST(:interval AS float8)), 'MISSED', :reason, :now
+    FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS index
+    ON CONFLICT (prediction_config_id, slot_at) DO NOTHING
+    """
 )
-_CLOSE = text("UPDATE slot_calls SET closed_at = :now WHERE slot_id = :slot_id AND lease_name = :lease")
 
 
 @dataclass(frozen=True)
-class OpenSlot:
-    """A slot whose row says called: what is asked of whom, until when."""
+class SlotCall:
+    """One shard's part of a slot that was called: what is asked of whom, until when, under which epoch."""
 
-    id: str
+    slot_id: str
+    shard: str
+    epoch: int
     schedule: Schedule
     slot_at: datetime
     deadline_at: datetime
     input_id: str
     model_ids: tuple[str, ...]
+
+    @property
+    def key(self) -> CallKey:
+        """What the call's row is found by."""
+        return self.slot_id, self.shard
 
     def prediction(self, model_id: str, status: PredictionStatus, **columns: Any) -> dict[str, Any]:
         """The row of one model's prediction in this slot."""
@@ -72,7 +125,7 @@ class OpenSlot:
             "meta_jsonb": {},
             "performed_at": self.slot_at,
             "resolvable_at": self.schedule.resolvable_at(self.slot_at),
-            "slot_id": self.id,
+            "slot_id": self.slot_id,
             "failed_reason": None,
             "answered_at": None,
             **columns,
@@ -91,70 +144,98 @@ def open_slot(
     slot_at: datetime,
     *,
     raw_data: dict[str, Any],
-    present: Iterable[str],
-    absent: Iterable[str],
-    fence: LeaseFence,
+    models_of_shards: Mapping[str, list[str]],
     now: datetime,
-) -> OpenSlot:
-    """Write the slot's row as called, its input, the models that will be asked, and ABSENT for those that are away."""
-    slot = OpenSlot(
-        id=new_id(),
-        schedule=schedule,
-        slot_at=slot_at,
-        deadline_at=schedule.deadline_at(slot_at),
-        input_id=new_id(),
-        model_ids=tuple(sorted(present)),
-    )
-    session.add(
-        InputRow(
-            id=slot.input_id,
+) -> str | None:
+    """Write the slot's row as called, its input, and an unclaimed call for each shard that has models.
+
+    Returns:
+        The input's id; None if another worker has written this slot's row.
+    """
+    input_id = new_id()
+    # The slot refers to its input, so this comes first, and is taken back where somebody else was quicker.
+    session.connection().execute(
+        insert(InputRow).values(
+            id=input_id,
             raw_data_jsonb=raw_data,
             received_at=now,
             status=InputStatus.RECEIVED.value,
             scope_jsonb=schedule.scope,
         )
     )
-    session.flush()
-    session.add(
-        PredictionSlotRow(
-            id=slot.id,
-            prediction_config_id=schedule.id,
-            slot_at=slot_at,
-            status=SlotStatus.CALLED.value,
-            input_id=slot.input_id,
-            deadline_at=slot.deadline_at,
-            created_at=now,
-        )
+    statement = insert(PredictionSlotRow).values(
+        id=new_id(),
+        prediction_config_id=schedule.id,
+        slot_at=slot_at,
+        status=SlotStatus.CALLED.value,
+        input_id=input_id,
+        deadline_at=schedule.deadline_at(slot_at),
+        created_at=now,
     )
-    session.flush()
-    session.add(
-        SlotCallRow(
-            slot_id=slot.id,
-            lease_name=fence.name,
-            epoch=fence.epoch,
-            model_ids_jsonb=list(slot.model_ids),
-            called_at=now,
-            closed_at=None if slot.model_ids else now,
+    statement = statement.on_conflict_do_nothing(index_elements=["prediction_config_id", "slot_at"])
+    slot_id = session.connection().execute(statement.returning(PredictionSlotRow.id)).scalar()  # type: ignore[call-overload]  # a column
+    if slot_id is None:
+        session.connection().execute(text("DELETE FROM inputs WHERE id = :id"), {"id": input_id})
+        return None
+    calls = [
+        {
+            "slot_id": slot_id,
+            "lease_name": shard,
+            "epoch": UNCLAIMED,
+            "model_ids_jsonb": sorted(model_ids),
+            "called_at": now,
+        }
+        for shard, model_ids in models_of_shards.items()
+    ]
+    session.connection().execute(insert(SlotCallRow), calls)
+    return input_id
+
+
+def slot_exists(session: Session, schedule: Schedule, slot_at: datetime) -> bool:
+    """Whether any worker has written a slot's row."""
+    query = text("SELECT 1 FROM prediction_slots WHERE prediction_config_id = :id AND slot_at = :slot_at")
+    return bool(session.connection().execute(query, {"id": schedule.id, "slot_at": slot_at}).scalar())
+
+
+def claim_calls(
+    session: Session, shards: Mapping[str, int], schedules: Mapping[str, Schedule], now: datetime
+) -> list[SlotCall]:
+    """Claim the calls of these shards (name to epoch) that nobody has claimed and whose deadline has not passed."""
+    if not shards:
+        return []
+    values = {"shards": list(shards), "epochs": list(shards.values()), "now": now}
+    return [
+        SlotCall(
+            slot_id=row.slot_id,
+            shard=row.lease_name,
+            epoch=row.epoch,
+            schedule=schedules[row.prediction_config_id],
+            slot_at=row.slot_at,
+            deadline_at=row.deadline_at,
+            input_id=row.input_id,
+            model_ids=tuple(row.model_ids_jsonb or ()),
         )
-    )
-    absences = [slot.prediction(model_id, PredictionStatus.ABSENT) for model_id in sorted(absent)]
-    if absences:
-        session.connection().execute(insert(PredictionRow), absences)
-    session.flush()
-    return slot
+        for row in session.connection().execute(_CLAIM, values).all()
+        if row.prediction_config_id in schedules
+    ]
+
+
+def end_left_calls(session: Session, shards: Iterable[str], working: Iterable[CallKey], now: datetime) -> int:
+    """FAILED "interrupted" for every model that was to be asked, has no row, and that nobody asks any more.
+
+    `working` are the calls that the holder of the shards is asking. Returns how many predictions it ended.
+    """
+    values = {"shards": list(shards), "now": now, "reason": INTERRUPTED, **_keys(working)}
+    return session.connection().execute(_END_LEFT, values).rowcount
+
+
+def close_calls(session: Session, done: Iterable[CallKey], now: datetime) -> None:
+    """Say that every model asked in these calls has its row."""
+    session.connection().execute(_CLOSE, {"now": now, **_keys(done)})
 
 
 def miss_slots(session: Session, schedule: Schedule, indexes: range, reason: str, now: datetime) -> int:
     """Write the slots' rows as missed: nobody is asked. Returns how many of them had no row before."""
-    statement = text(
-        """
-        INSERT INTO prediction_slots (id, prediction_config_id, slot_at, status, reason, created_at)
-        SELECT replace(gen_random_uuid()::text, '-', ''), :schedule_id,
-               to_timestamp(:offset + index * CAST(:interval AS float8)), 'MISSED', :reason, :now
-        FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS index
-        ON CONFLICT (prediction_config_id, slot_at) DO NOTHING
-        """
-    )
     values = {
         "schedule_id": schedule.id,
         "offset": schedule.offset_seconds,
@@ -164,20 +245,9 @@ def miss_slots(session: Session, schedule: Schedule, indexes: range, reason: str
         "first": indexes.start,
         "last": indexes.stop - 1,
     }
-    return session.connection().execute(statement, values).rowcount
+    return session.connection().execute(_MISS, values).rowcount
 
 
-def end_interrupted(session: Session, lease_name: str, working: list[str], now: datetime) -> int:
-    """FAILED "interrupted" for every model that was to be asked, has no row, and that nobody asks any more.
-
-    `working` are the slots that the caller itself is asking. Returns how many predictions it ended.
-    """
-    values = {"lease": lease_name, "working": working, "reason": INTERRUPTED, "now": now}
-    ended = session.connection().execute(_INTERRUPT, values).rowcount
-    session.connection().execute(_CLOSE_INTERRUPTED, values)
-    return ended
-
-
-def close_slot(session: Session, slot_id: str, lease_name: str, now: datetime) -> None:
-    """Say that every model asked in the slot has its row."""
-    session.connection().execute(_CLOSE, {"slot_id": slot_id, "lease": lease_name, "now": now})
+def _keys(calls: Iterable[CallKey]) -> dict[str, list[str]]:
+    keys = list(calls)
+    return {"slots": [slot_id for slot_id, _ in keys], "slot_shards": [shard for _, shard in keys]}

@@ -16,10 +16,10 @@ from sqlmodel import Session
 from coordinator_node.db.engine import transaction
 from coordinator_node.db.tables import PredictionRow
 from coordinator_node.entities.prediction import PredictionStatus
-from coordinator_node.runtime.leases import LeaseFence, LeaseLostError
+from coordinator_node.runtime.leases import GroupFence, LeaseLostError
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.runtime.loop import pause
-from coordinator_node.services.predict.slots import close_slot
+from coordinator_node.services.predict.slots import SlotCall, close_calls
 
 log = get_logger(__name__)
 
@@ -29,36 +29,51 @@ BATCH_ROWS = 500
 
 @dataclass
 class Batch:
-    """Rows and closed slots that are written together under one epoch."""
+    """Rows, each with the shard and epoch that it is written under, and the calls that they complete."""
 
-    fence: LeaseFence
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    closed: list[str] = field(default_factory=list)
+    rows: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
+    closed: list[SlotCall] = field(default_factory=list)
+
+    def epochs(self) -> dict[str, int]:
+        """The shards that the batch is written under. A later epoch of a shard counts: `without` drops the earlier."""
+        found = {shard: epoch for shard, epoch, _ in self.rows}
+        return found | {call.shard: call.epoch for call in self.closed}
+
+    def without(self, lost: frozenset[str]) -> Batch:
+        """The batch without what belongs to these shards."""
+        return Batch(
+            [row for row in self.rows if row[0] not in lost], [call for call in self.closed if call.shard not in lost]
+        )
 
 
 class PredictionWriter:
-    """Takes rows at any time; one task writes them. `stored` is told of each batch that was."""
+    """Takes rows at any time; one task writes them.
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime], stored: Callable[[Batch], None]) -> None:
+    `done` is told how many rows of a batch were stored, and which calls need no more work: those that were closed, and
+    those whose shard was lost.
+    """
+
+    def __init__(
+        self, engine: Engine, clock: Callable[[], datetime], done: Callable[[int, list[SlotCall]], None]
+    ) -> None:
         self._engine = engine
         self._clock = clock
-        self._stored = stored
-        self._pending: list[Batch] = []
+        self._done = done
+        self._pending = Batch()
         self._more = asyncio.Event()
         self._full = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def put(self, fence: LeaseFence, row: dict[str, Any]) -> None:
+    def put(self, call: SlotCall, row: dict[str, Any]) -> None:
         """A prediction to store."""
-        batch = self._batch(fence)
-        batch.rows.append(row)
-        if len(batch.rows) >= BATCH_ROWS:
-            self._full.set()
+        self._pending.rows.append((call.shard, call.epoch, row))
+        self._wake(full=len(self._pending.rows) >= BATCH_ROWS)
 
-    def close(self, fence: LeaseFence, slot_id: str) -> None:
-        """Say, behind all rows of a slot, that there are no more."""
-        self._batch(fence).closed.append(slot_id)
+    def close(self, call: SlotCall) -> None:
+        """Say, behind all rows of a call, that there are no more."""
+        self._pending.closed.append(call)
+        self._wake(full=False)
 
     async def run(self) -> None:
         """Write for ever."""
@@ -67,50 +82,52 @@ class PredictionWriter:
             await _either(self._full, GATHER_SECONDS)
             self._more.clear()
             self._full.clear()
-            batches, self._pending = self._pending, []
-            for batch in batches:
-                await self._store(batch)
-            if not self._pending:
+            batch, self._pending = self._pending, Batch()
+            await self._store(batch)
+            if not self._more.is_set():
                 self._idle.set()
 
     async def flushed(self) -> None:
         """Wait until everything put so far is stored or refused."""
         await self._idle.wait()
 
-    def _batch(self, fence: LeaseFence) -> Batch:
-        if not self._pending or self._pending[-1].fence != fence:
-            self._pending.append(Batch(fence))
+    def _wake(self, *, full: bool) -> None:
         self._idle.clear()
         self._more.set()
-        return self._pending[-1]
+        if full:
+            self._full.set()
 
     async def _store(self, batch: Batch) -> None:
         failures = 0
         while True:
             try:
                 await asyncio.to_thread(self._write, batch)
-                self._stored(batch)
-                return
             except LeaseLostError as error:
-                # Whoever holds the lease now has written these models' rows as interrupted, or is about to.
-                log.warning("predictions dropped", rows=len(batch.rows), reason=str(error))
-                return
+                # Whoever holds these shards now has written their models' rows as interrupted, or is about to.
+                log.warning("predictions of lost shards dropped", reason=str(error))
+                self._done(0, [call for call in batch.closed if call.shard in error.names])
+                batch = batch.without(error.names)
             except (DataError, UnicodeError, ValueError):
                 await asyncio.to_thread(self._refuse_unstorable, batch)
             except DBAPIError as error:
                 failures += 1
                 log.warning("predictions wait for the database", rows=len(batch.rows), reason=str(error.orig))
                 await asyncio.sleep(pause(failures))
+            else:
+                self._done(len(batch.rows), batch.closed)
+                return
 
     def _write(self, batch: Batch) -> None:
-        with transaction(self._engine, batch.fence) as session:
-            _insert(session, batch.rows)
-            for slot_id in batch.closed:
-                close_slot(session, slot_id, batch.fence.name, self._clock())
+        earlier = {shard for shard, epoch, _ in batch.rows if batch.epochs()[shard] != epoch}
+        if earlier:
+            raise LeaseLostError(f"shards {sorted(earlier)} were lost and taken again", frozenset(earlier))
+        with transaction(self._engine, GroupFence(batch.epochs())) as session:
+            _insert(session, [row for _, _, row in batch.rows])
+            close_calls(session, [call.key for call in batch.closed], self._clock())
 
     def _refuse_unstorable(self, batch: Batch) -> None:
         """Replace each row that the database refuses by one without what it refuses."""
-        for index, row in enumerate(batch.rows):
+        for index, (shard, epoch, row) in enumerate(batch.rows):
             try:
                 with Session(self._engine) as session:
                     _insert(session, [row])
@@ -119,7 +136,7 @@ class PredictionWriter:
                 log.warning("answer cannot be stored", model_id=row["model_id"], reason=type(error).__name__)
                 reason = "answer cannot be stored: it holds text or numbers that the database refuses"
                 failed = {"status": PredictionStatus.FAILED.value, "failed_reason": reason}
-                batch.rows[index] = {**row, **failed, "inference_output_jsonb": {}, "meta_jsonb": {}}
+                batch.rows[index] = (shard, epoch, {**row, **failed, "inference_output_jsonb": {}, "meta_jsonb": {}})
 
 
 def _insert(session: Session, rows: list[dict[str, Any]]) -> None:
