@@ -40,6 +40,12 @@ class ModelNode(DynamicSubclassServiceServicer):
     behaviour: Behaviour = steady
     calls: list[tuple[str, list[Any]]] = field(default_factory=list)
     keep_calls: bool = True
+    credentials: grpc.ServerCredentials | None = None
+    # What the node proves itself with: metadata that it sends before each answer.
+    proof: tuple[tuple[str, str], ...] = ()
+    # The metadata that callers sent.
+    received: list[dict[str, str]] = field(default_factory=list)
+    wallet: str = ""
     port: int = 0
     _busy: bool = False
     _server: grpc.aio.Server | None = None
@@ -50,7 +56,10 @@ class ModelNode(DynamicSubclassServiceServicer):
         servicer = health.aio.HealthServicer()
         await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, self._server)
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        if self.credentials is None:
+            self.port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            self.port = self._server.add_secure_port("127.0.0.1:0", self.credentials)
         await self._server.start()
 
     async def stop(self) -> None:
@@ -58,11 +67,18 @@ class ModelNode(DynamicSubclassServiceServicer):
             await self._server.stop(None)
 
     async def Setup(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC names it
+        await self._prove(context)
         return SetupResponse(status=Status(code="SUCCESS"))
+
+    async def _prove(self, context: Any) -> None:
+        if self.credentials is not None:
+            self.received.append({key: value for key, value in context.invocation_metadata()})
+            await context.send_initial_metadata(self.proof)
 
     async def Call(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC names it
         if self._busy:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "one call at a time")
+        await self._prove(context)
         self._busy = True
         try:
             arguments: list[Any] = []
@@ -93,7 +109,8 @@ class ModelNode(DynamicSubclassServiceServicer):
                 "model_name": f"name of {self.model_id}",
                 "cruncher_id": f"cruncher-{self.model_id}",
                 "cruncher_name": f"player of {self.model_id}",
-                "cruncher_wallet_pubkey": f"wallet-{self.model_id}",
+                "cruncher_wallet_pubkey": self.wallet or f"wallet-{self.model_id}",
+                "cruncher_hotkey": f"hotkey-{self.model_id}",
             },
         }
 

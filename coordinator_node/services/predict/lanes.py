@@ -11,8 +11,9 @@ from typing import Any
 from model_runner_client.model_runners import DynamicSubclassModelRunner
 
 from coordinator_node.config.settings import Settings
+from coordinator_node.entities.json_values import reason_of
 from coordinator_node.runtime.logging import get_logger
-from coordinator_node.services.predict.model_nodes import Call, ModelCallError, ModelNodes, call_model
+from coordinator_node.services.predict.model_nodes import AUTHENTICATION, Call, ModelCallError, ModelNodes, call_model
 from coordinator_node.services.predict.presence import Running
 
 log = get_logger(__name__)
@@ -111,6 +112,9 @@ class Lane:
         except ModelCallError as error:
             self._count(error, call)
             return Answer(error=str(error), exec_time_ms=(loop.time() - begun) * 1000)
+        except Exception as error:  # whatever a connection raises costs this call; the lane goes on
+            log.exception("model call broke", model_id=self.runner.model_id, method=call.method)
+            return Answer(error=reason_of(error), exec_time_ms=(loop.time() - begun) * 1000)
         self.failures = self.timeouts = 0
         return Answer(value=value, exec_time_ms=(loop.time() - begun) * 1000)
 
@@ -124,6 +128,8 @@ class Lane:
             self.nodes.reconnect(self.runner)
         elif error.code == "BAD_IMPLEMENTATION":
             self.nodes.report_failure(self.runner, "BAD_IMPLEMENTATION", str(error))
+        elif error.code == AUTHENTICATION:
+            self.nodes.report_failure(self.runner, "CONNECTION_FAILED", str(error))
         elif _over(self.failures, self.settings.model_runner_max_consecutive_failures):
             self.nodes.report_failure(self.runner, "MULTIPLE_FAILED", str(error))
         elif _over(self.timeouts, self.settings.model_runner_max_consecutive_timeouts):

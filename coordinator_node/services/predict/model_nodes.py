@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from model_runner_client.model_cluster import ModelCluster
 from model_runner_client.model_runners import DynamicSubclassModelRunner
 from model_runner_client.security.credentials import SecureCredentials
 from model_runner_client.security.gateway_credentials import GatewayCredentials
+from model_runner_client.security.wallet_gelegation import AuthError
 from model_runner_client.utils.datatype_transformer import decode_data, encode_data
 from model_runner_client.websocket_client import WebsocketClient
 from websockets.exceptions import WebSocketException
@@ -32,6 +34,9 @@ from coordinator_node.runtime.logging import get_logger
 from coordinator_node.services.predict.answers import MAX_ANSWER_BYTES
 
 log = get_logger(__name__)
+
+# The code of a call whose model node could not prove whose it is.
+AUTHENTICATION = "AUTHENTICATION"
 
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
@@ -92,6 +97,8 @@ async def call_model(runner: DynamicSubclassModelRunner, call: Call, timeout_sec
         timed_out = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         reason = "timeout" if timed_out else f"{error.code().name}: {error.details()}"
         raise ModelCallError(reason, code=error.code().name, timed_out=timed_out) from None
+    except AuthError as error:
+        raise ModelCallError(f"authentication failed: {error}", code=AUTHENTICATION) from None
     status = response.status
     if status.code != "SUCCESS":
         raise ModelCallError(f"{status.code}: {status.message}".rstrip(": "), code=status.code)
@@ -148,6 +155,8 @@ class _Cluster(ModelCluster):  # type: ignore[misc]  # the library has no types
         )
         # What the orchestrator last said of each model; None before it has said anything.
         self.described: dict[str, dict[str, Any]] | None = None
+        # How many events of each model are being taken up.
+        self.connecting: Counter[str] = Counter()
         self._wanted: Callable[[str], bool] = lambda _: False
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
@@ -172,7 +181,14 @@ class _Cluster(ModelCluster):  # type: ignore[misc]  # the library has no types
     def _take_up(self, models: dict[str, dict[str, Any]]) -> None:
         for model_id, model in models.items():
             if self._wanted(model_id):
-                self.spawn(self.update_model_runs([model]))
+                self.connecting[model_id] += 1  # at once, so that nobody takes the models for settled before it begins
+                self.spawn(self._connect(model_id, model))
+
+    async def _connect(self, model_id: str, model: dict[str, Any]) -> None:
+        try:
+            await self.update_model_runs([model])
+        finally:
+            self.connecting[model_id] -= 1
 
     def _drop(self, unwanted: Callable[[str], bool]) -> None:
         for model_id, runner in [*self.models_run.items(), *self.pending_model_runs.items()]:
@@ -219,12 +235,8 @@ class ModelNodes:
         self._cluster.choose(wanted)
 
     def settled(self, wanted: Callable[[str], bool]) -> bool:
-        """Whether the orchestrator has named the models, and the wanted ones that run are all connected."""
-        described = self._cluster.described
-        if described is None:
-            return False
-        running = (i for i, model in described.items() if model.get("state") == "RUNNING" and wanted(i))
-        return all(model_id in self._cluster.models_run for model_id in running)
+        """Whether the orchestrator has named the models, and none of those wanted is still being connected."""
+        return self.named and not any(count and wanted(i) for i, count in self._cluster.connecting.items())
 
     @property
     def named(self) -> bool:
