@@ -22,7 +22,7 @@ from coordinator_node.entities.json_values import reason_of, storable
 from coordinator_node.entities.prediction import CheckpointStatus
 from coordinator_node.runtime.loop import PassResult
 from coordinator_node.services.checkpoint_periods import OpenPeriod, close_boundary, open_period, store_anchor
-from coordinator_node.services.ranking import Ranking, Standing
+from coordinator_node.services.ranking import Ranking, RankingError, Standing
 
 LEASE_NAME = "checkpoint"
 
@@ -57,6 +57,10 @@ _SCORED = text(
 _CLOCKS_DIFFER = timedelta(hours=1)
 
 
+# So many missed periods are made up in one transaction.
+PERIODS_AT_ONCE = 100
+
+
 class EmissionError(RuntimeError):
     """`build_emission` raised or returned what must not be paid; the period stays open and is tried again."""
 
@@ -85,18 +89,31 @@ class CheckpointStage:
         self._grace = timedelta(seconds=settings.checkpoint_grace_seconds)
 
     def run_once(self, now: datetime, fence: Fence) -> PassResult:
-        """Make the checkpoint of the first period without one, once it has ended and its scores are in.
+        """Make the checkpoints of ended periods whose scores are in, in order, from the first that has none.
 
-        Scores that are still missing are waited for, at most CHECKPOINT_GRACE_SECONDS after the period's end.
+        Scores that are still missing are waited for, at most CHECKPOINT_GRACE_SECONDS after the period's end. A pass
+        makes at most PERIODS_AT_ONCE, and stops before one whose emission fails, so that those before it stand.
 
         Raises:
             EmissionError: `build_emission` raised or gave what must not be paid; nothing was written.
             RankingError: LEADERBOARD_RANKER failed; nothing was written.
         """
+        made = 0
         with transaction(self._engine, fence) as session:
-            period = open_period(session, self._settings)
-            made = period is not None and self._work_on(session, period, now)
-        return PassResult({"checkpoints": int(made)}, again=made)
+            while made < PERIODS_AT_ONCE and self._work_on_next(session, now, first=made == 0):
+                made += 1
+        return PassResult({"checkpoints": made}, again=made > 0)
+
+    def _work_on_next(self, session: Session, now: datetime, *, first: bool) -> bool:
+        period = open_period(session, self._settings)
+        if period is None:
+            return False
+        try:
+            return self._work_on(session, period, now)
+        except (EmissionError, RankingError):
+            if first:
+                raise
+            return False  # the next pass begins with it
 
     def _work_on(self, session: Session, period: OpenPeriod, now: datetime) -> bool:
         store_anchor(session, period, now)
@@ -137,6 +154,8 @@ class CheckpointStage:
         They are ranked as of the period's last microsecond, because its end belongs to the next one.
         """
         scored = _scored_in(session, period)
+        if not scored:
+            return []
         standings = [
             standing
             for standing in self._ranking.standings(session, period.end - MICROSECOND)

@@ -36,10 +36,10 @@ def stage_of(engine: Engine, environ: dict[str, str] | None = None, **fields: An
 
 
 def all_due(stage: CheckpointStage, now: datetime, fence: LeaseFence) -> int:
-    """How many checkpoints were made until there was nothing more to do."""
+    """Make all checkpoints that are due; returns how many."""
     made = 0
-    while stage.run_once(now, fence).again:
-        made += 1
+    while (result := stage.run_once(now, fence)).again:
+        made += result.counts["checkpoints"]
     return made
 
 
@@ -267,6 +267,31 @@ def test_a_bad_emission_leaves_the_period_open(
     assert problem in str(raised.value)
     assert periods(engine) == []
     assert all_due(stage_of(engine), at(60), fence) == 1
+
+
+def test_a_bad_emission_does_not_take_the_periods_before_it_along(engine: Engine, fence: LeaseFence) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        row = builders.market_input(session)
+        builders.prediction(session, "first", row.id, id="next", resolvable_at=at(90), status="SCORED")
+        builders.score(session, "next")
+        session.commit()
+    snapshots = SnapshotStage(engine, CrunchConfig(metrics=[]), builders.settings_of(**MINUTE))
+    assert snapshots.run_once(at(121), fence).counts["snapshots"] == 1
+    calls: list[int] = []
+
+    def build(ranked_entries: list[dict[str, Any]], *addresses: Any) -> Any:
+        calls.append(len(ranked_entries))
+        if len(calls) > 1:
+            raise RuntimeError("no more")
+        return default_build_emission(ranked_entries, *addresses)
+
+    stage = stage_of(engine, build_emission=build)
+    assert stage.run_once(at(180), fence).counts == {"checkpoints": 1}
+    assert len(periods(engine)) == 1
+    with pytest.raises(EmissionError, match="no more"):
+        stage.run_once(at(180), fence)
+    assert len(periods(engine)) == 1
 
 
 def test_a_lost_lease_writes_nothing(engine: Engine, fence: LeaseFence) -> None:
