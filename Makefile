@@ -25,6 +25,15 @@ lint: setup ## check style, types and layers
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+bench-feed: setup ## records stored a second, beside a plain COPY
+	@$(BIN)/python tests/benchmarks/bench_feed.py $(ARGS)
+
+bench-predict: setup ## slots kept and CPU with 200 models, beside bare gRPC calls; ARGS="--hanging-pairs 10" for one that hangs
+	@$(BIN)/python tests/benchmarks/bench_predict.py $(ARGS)
+
+bench-score: setup ## predictions scored a second beside up to a million old ones, and beside the floor
+	@$(BIN)/python tests/benchmarks/bench_score.py $(ARGS)
+
 format: setup ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
@@ -34,4 +43,4 @@ lock: setup ## write requirements.lock anew from pyproject.toml
 clean: ## remove environments, caches and local runs
 	@rm -rf .venv .uv .coordinator dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test lint bench-feed bench-predict bench-score format lock clean

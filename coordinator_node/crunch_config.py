@@ -129,7 +129,12 @@ class AggregationWindow(BaseModel):
 
 
 class Aggregation(BaseModel):
-    """How snapshots become a ranking: windows of means of `value_field`, and which of them ranks."""
+    """How snapshots become a ranking: windows of means of `value_field`, and which of them ranks.
+
+    `missing_score` is what a FAILED or ABSENT prediction counts as in the windows; None leaves them out. A model with
+    fewer than `min_predictions` scored ones in the ranking window (in the longest one, where a metric ranks) is shown
+    unranked at the bottom.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -141,6 +146,14 @@ class Aggregation(BaseModel):
     value_field: str = "value"
     ranking_key: str = "score_recent"
     ranking_direction: str = "desc"
+    missing_score: float | None = Field(default=None, allow_inf_nan=False)
+    min_predictions: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _counts_in_a_window(self) -> Aggregation:
+        if self.min_predictions and not self.windows:
+            raise ValueError("min_predictions is counted in a window, and there are no windows")
+        return self
 
     @field_validator("ranking_direction")
     @classmethod
@@ -259,6 +272,7 @@ class CrunchConfig(BaseModel):
         ]
     )
     metrics: list[str] = ["ic", "ic_sharpe", "hit_rate", "max_drawdown", "model_correlation"]
+    metrics_window_hours: int = Field(default=168, gt=0)
     compute_metrics: Callable[..., Any] = default_compute_metrics
     ensembles: list[EnsembleConfig] = Field(default_factory=list)
     crunch_pubkey: str = ""

@@ -59,6 +59,9 @@ def works(command: str) -> bool:
 def run(command: list[str]) -> None:
     """Run a command in the checkout; on failure end with its own output above and one line that names it."""
     environment = {key: value for key, value in os.environ.items() if key not in FOREIGN}
+    if not os.access(Path.home(), os.W_OK):
+        environment.setdefault("UV_CACHE_DIR", str(ROOT / ".uv" / "cache"))
+        environment.setdefault("UV_PYTHON_INSTALL_DIR", str(ROOT / ".uv" / "python"))
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     if code:
         raise SystemExit(f"setup: failed with exit code {code}: {' '.join(command)}")

@@ -5,7 +5,6 @@ A new parameter or field with a default is no break; a missing or renamed one is
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import enum
 import importlib
@@ -17,8 +16,6 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-
-from coordinator_node.entities.errors import NotBuiltError
 
 ENTITIES = "coordinator_node.entities"
 CRUNCH = "coordinator_node.crunch_config"
@@ -481,40 +478,3 @@ def test_pydantic_model(path: str) -> None:
 def test_ground_truth_and_input_are_raw_inputs() -> None:
     for name in ("GroundTruth", "InferenceInput"):
         assert issubclass(named(name), named("RawInput"))
-
-
-# What is documented and not built yet says so when it is called, and never when it is imported or made.
-
-
-def tournament(method: str, *arguments: Any) -> Any:
-    service = find("coordinator_node.services.tournament_predict:TournamentPredictService")
-    return getattr(service(score_repository=None, feature_source="mine"), method)(*arguments)
-
-
-async def awaited(value: Any) -> Any:
-    return await value
-
-
-@pytest.mark.parametrize(
-    ("method", "arguments"),
-    [
-        ("score_round", ("r1", {"value": 1})),
-        ("get_round_predictions", ("r1",)),
-        ("get_round_status", ("r1",)),
-    ],
-)
-def test_tournament_mode_says_that_it_is_not_built(method: str, arguments: tuple[Any, ...]) -> None:
-    with pytest.raises(NotBuiltError, match=rf"{method}\) is not built in this version; let schedules"):
-        tournament(method, *arguments)
-
-
-@pytest.mark.parametrize(("method", "arguments"), [("run", ()), ("run_inference", ("r1", [{"x": 1}]))])
-def test_tournament_coroutines_say_that_they_are_not_built(method: str, arguments: tuple[Any, ...]) -> None:
-    with pytest.raises(NotBuiltError, match=rf"{method}\) is not built in this version; let schedules"):
-        asyncio.run(awaited(tournament(method, *arguments)))
-
-
-def test_backfill_says_that_it_is_not_built() -> None:
-    service = find("coordinator_node.services.backfill:BackfillService")(None, None)
-    with pytest.raises(NotBuiltError, match="FEED_BACKFILL_MINUTES"):
-        asyncio.run(awaited(service.run(None)))

@@ -14,12 +14,13 @@ from coordinator_node.api.auth import AuthMiddleware, warn_if_open
 from coordinator_node.api.context import ReportContext
 from coordinator_node.api.custom_routers import mount_custom_routers
 from coordinator_node.api.errors import install_error_answers
-from coordinator_node.api.routes import BUILT_IN
+from coordinator_node.api.routes import BUILT_IN, TOURNAMENT
 from coordinator_node.api.sessions import DatabaseProbe, ReportDatabase
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.times import utc_now
 from coordinator_node.schemas.report.wire import InputProblem, Problem
+from coordinator_node.services.tournament_predict import is_tournament
 
 
 def create_app(
@@ -40,7 +41,7 @@ def create_app(
         },
     )
     app.state.context = ReportContext(settings, config, ReportDatabase(engine), DatabaseProbe(engine), clock)
-    for router in BUILT_IN:
+    for router in BUILT_IN + TOURNAMENT if is_tournament(config) else BUILT_IN:
         app.include_router(router)
     mount_custom_routers(app, settings)
     install_error_answers(app)

@@ -10,9 +10,11 @@ from starlette.responses import JSONResponse
 
 from coordinator_node.api.sessions import STATEMENT_SECONDS
 from coordinator_node.db.failures import one_line, reached_server, sqlstate
+from coordinator_node.entities.errors import TemporaryError
 from coordinator_node.entities.moves import IllegalMoveError
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.services.payout import UnknownCheckpointError, UnusableCheckpointError
+from coordinator_node.services.tournament.errors import RoundConflictError, RoundInputError, UnknownRoundError
 
 log = get_logger(__name__)
 
@@ -26,6 +28,10 @@ def install_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(UnknownCheckpointError, _not_found)
     app.add_exception_handler(UnusableCheckpointError, _conflict)
     app.add_exception_handler(IllegalMoveError, _conflict)
+    app.add_exception_handler(UnknownRoundError, _not_found)
+    app.add_exception_handler(RoundConflictError, _conflict)
+    app.add_exception_handler(RoundInputError, _refused)
+    app.add_exception_handler(TemporaryError, _unavailable)
     app.add_exception_handler(DBAPIError, _database_failed)
     app.add_exception_handler(PoolTimeoutError, _busy)
     app.add_exception_handler(Exception, _unexpected)
@@ -49,6 +55,14 @@ async def _not_found(request: Request, error: Exception) -> JSONResponse:
 
 async def _conflict(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, 409)
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, 422)
+
+
+async def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, 503)
 
 
 async def _busy(request: Request, error: Exception) -> JSONResponse:

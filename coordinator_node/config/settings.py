@@ -11,11 +11,18 @@ from urllib.parse import quote
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.entities.times import as_utc
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
+# A century is far beyond any use, and near enough for times to be added to.
+LONGEST_SECONDS = 100 * 366 * 86400
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
+SecondsOrNone = Annotated[float, Field(ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
+Days = Annotated[float, Field(gt=0, le=LONGEST_SECONDS / 86400, allow_inf_nan=False)]
 
 DEFAULT_PUBLIC_PREFIXES = (
     "/healthz",
@@ -67,16 +74,16 @@ class Settings(BaseSettings):
     feed_subjects: CommaList = Field(default=("BTC",), validation_alias=AliasChoices("FEED_SUBJECTS", "FEED_ASSETS"))
     feed_kind: Literal["tick", "candle", "depth", "funding"] = "tick"
     feed_granularity: Literal["1s", "1m", "5m", "15m", "1h", "1d"] = "1s"
-    feed_poll_seconds: float = Field(default=5, gt=0)
-    feed_backfill_minutes: float = Field(default=180, ge=0)
-    feed_record_ttl_days: float = Field(
-        default=90, gt=0, validation_alias=AliasChoices("FEED_RECORD_TTL_DAYS", "MARKET_RECORD_TTL_DAYS")
+    feed_poll_seconds: Seconds = 5
+    feed_backfill_minutes: float = Field(default=180, ge=0, le=LONGEST_SECONDS / 60, allow_inf_nan=False)
+    feed_record_ttl_days: Days = Field(
+        default=90, validation_alias=AliasChoices("FEED_RECORD_TTL_DAYS", "MARKET_RECORD_TTL_DAYS")
     )
-    feed_retention_check_seconds: float = Field(default=3600, gt=0)
+    feed_retention_check_seconds: Seconds = 3600
     feed_candles_window: int = Field(default=120, ge=1)
     pyth_hermes_url: str = ""
     pyth_benchmarks_url: str = ""
-    pyth_timeout_seconds: float = Field(default=5, gt=0)
+    pyth_timeout_seconds: Seconds = 5
     pyth_api_key: SecretStr = SecretStr("")
 
     # The operator's callables, as dotted paths module:callable
@@ -87,18 +94,18 @@ class Settings(BaseSettings):
     leaderboard_ranker: str = ""
 
     # The stages
-    score_interval_seconds: float = Field(default=60, gt=0)
-    checkpoint_interval_seconds: int = Field(default=604800, ge=1)
+    score_interval_seconds: Seconds = 60
+    checkpoint_interval_seconds: int = Field(default=604800, ge=1, le=LONGEST_SECONDS)
     checkpoint_start: datetime | None = None
-    checkpoint_grace_seconds: float = Field(default=600, ge=0)
-    ground_truth_timeout_seconds: float = Field(default=86400, gt=0)
+    checkpoint_grace_seconds: SecondsOrNone = 600
+    ground_truth_timeout_seconds: Seconds = 86400
     merkle_commit_predictions: bool = True
 
     # The models
     model_base_classname: str = "tracker.TrackerBase"
     model_runner_node_host: str = "model-orchestrator"
     model_runner_node_port: int = Field(default=9091, ge=1, le=65535)
-    model_runner_timeout_seconds: float = Field(default=60, gt=0)
+    model_runner_timeout_seconds: Seconds = 60
     model_runner_max_consecutive_failures: int = Field(default=100, ge=0)
     model_runner_max_consecutive_timeouts: int = Field(default=100, ge=0)
     model_runner_report_failure: bool = True
@@ -122,8 +129,8 @@ class Settings(BaseSettings):
 
     # Files, retention, observability
     backfill_data_dir: Path = Path("data/backfill")
-    input_ttl_days: float | None = Field(default=None, gt=0)
-    leaderboard_ttl_days: float | None = Field(default=None, gt=0)
+    input_ttl_days: Days | None = None
+    leaderboard_ttl_days: Days | None = None
     worker_metrics_port: int | None = Field(default=None, ge=1, le=65535)
     log_format: Literal["", "json", "text"] = ""
     log_level: Literal["", "DEBUG", "INFO", "WARNING", "ERROR"] = ""
@@ -158,6 +165,18 @@ class Settings(BaseSettings):
     def _one_spelling(cls, value: str) -> str:
         return value.strip().lower()
 
+    @field_validator("database_url", "database_read_url")
+    @classmethod
+    def _usable_url(cls, value: SecretStr) -> SecretStr:
+        given = value.get_secret_value()
+        if given:
+            try:
+                make_url(with_driver(given))
+            except (ArgumentError, ValueError):
+                # Not the address itself: it holds a password.
+                raise ValueError("is no postgresql://user:password@host:port/database address") from None
+        return value
+
     @field_validator("checkpoint_start")
     @classmethod
     def _aware(cls, value: datetime | None) -> datetime | None:
@@ -183,10 +202,14 @@ class Settings(BaseSettings):
 
 
 def with_driver(url: str) -> str:
-    """A Postgres URL of any common spelling, with the driver that the engine uses."""
+    """A Postgres URL of any common spelling, with the driver that the engine uses.
+
+    Raises:
+        ValueError: it is not Postgres's.
+    """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.partition("+")[0] not in ("postgres", "postgresql"):
-        raise ConfigurationError(f"DATABASE_URL must start with postgresql://, not {scheme}")
+        raise ValueError("does not start with postgresql://")
     return f"postgresql+psycopg://{rest}"
 
 

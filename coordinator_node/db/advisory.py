@@ -12,6 +12,7 @@ class AdvisoryLock(IntEnum):
 
     MIGRATE = 7_204_001
     SCHEDULES = 7_204_002
+    BACKFILL = 7_204_003
 
 
 def take(connection: Connection, lock: AdvisoryLock) -> None:

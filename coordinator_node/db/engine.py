@@ -14,6 +14,14 @@ from coordinator_node.config.settings import Settings
 # A connection that is cut without a word is noticed within about 15 s instead of the system's hours.
 KEEPALIVES = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 3, "keepalives_count": 3}
 CONNECT_SECONDS = 5
+# On the server's side, so that the locks of a process that was stopped or cut off do not outlast it for long.
+SERVER_OPTIONS = {
+    "timezone": "UTC",
+    "idle_in_transaction_session_timeout": "30s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_count": "3",
+}
 
 
 class Fence(Protocol):
@@ -25,7 +33,7 @@ class Fence(Protocol):
 
 def make_engine(url: str, application_name: str = "coordinator-node") -> Engine:
     """A pool of connections in UTC; a dead one is replaced before it is handed out."""
-    options = "-c timezone=UTC"
+    options = " ".join(f"-c {name}={value}" for name, value in SERVER_OPTIONS.items())
     return create_engine(
         url,
         pool_pre_ping=True,

@@ -1,4 +1,4 @@
-"""Errors that end a process, told apart by what its caller should do."""
+"""Errors told apart by what whoever meets them should do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ class ConfigurationError(Exception):
     """A setting, an operator's config or a database cannot be used as it is; the message says what to change.
 
     A process that meets it at start ends with exit code 2.
+    """
+
+
+class TemporaryError(Exception):
+    """Something outside the engine does not work for now; the same may work later, without anybody's doing.
+
+    What meets it waits and tries again, and logs it as a warning in one line.
     """
 
 

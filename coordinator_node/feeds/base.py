@@ -42,6 +42,15 @@ class ObservableFeedHandle(FeedHandle, Protocol):
 
 
 @runtime_checkable
+class LivelyFeedHandle(FeedHandle, Protocol):
+    """A handle that tells a quiet market from a dead connection; the sources of venues give one."""
+
+    @abstractmethod
+    def silent_seconds(self) -> float:
+        """Seconds since the venue last showed that it is there, be it only by saying that nothing is new."""
+
+
+@runtime_checkable
 class DataFeed(Protocol):
     """A source of records."""
 

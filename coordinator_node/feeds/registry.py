@@ -90,8 +90,8 @@ def create_default_registry() -> DataFeedRegistry:
     registry = DataFeedRegistry()
     registry.register("simulated", _simulated)
     registry.register("replay", _replay)
-    registry.register("pyth", _not_built)
-    registry.register("binance", _not_built)
+    registry.register("pyth", _pyth)
+    registry.register("binance", _binance)
     for point in entry_points(group=ENTRY_POINT_GROUP):
         _register_entry_point(registry, point)
     return registry
@@ -131,8 +131,13 @@ def _replay(settings: FeedSettings) -> DataFeed:
     return ReplayFeed.from_options(settings.options)
 
 
-def _not_built(settings: FeedSettings) -> DataFeed:
-    raise PermanentFeedError(
-        f"FEED_SOURCE={settings.provider} is not built yet in this version: set FEED_SOURCE=simulated, "
-        "or FEED_SOURCE=replay with FEED_OPT_path=<a Parquet or CSV file>"
-    )
+def _pyth(settings: FeedSettings) -> DataFeed:
+    from coordinator_node.feeds.pyth import PythFeed
+
+    return PythFeed.from_options(settings.options)
+
+
+def _binance(settings: FeedSettings) -> DataFeed:
+    from coordinator_node.feeds.binance import BinanceFeed
+
+    return BinanceFeed.from_options(settings.options)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator_node.config.settings import variable_names
+from coordinator_node.config.settings import OPTION_PREFIX, variable_names
 from coordinator_node.feeds.replay import describe_file
 from coordinator_node.local.stack import StackPlan
 
@@ -56,7 +57,10 @@ def demo_plan(state: Path, port: int, feed: DemoFeed) -> StackPlan:
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(WORKSPACE / "submissions", submissions, dirs_exist_ok=True, ignore=ignore)
     # The terminal's own settings are for a real deployment, and must not bend the demo.
-    foreign = {name: None for names in variable_names().values() for name in names if name not in KEPT}
+    foreign: dict[str, str | None] = {
+        name: None for names in variable_names().values() for name in names if name not in KEPT
+    }
+    foreign |= {name: None for name in os.environ if name.startswith((OPTION_PREFIX, "PG"))}
     return StackPlan(
         workspace=WORKSPACE,
         submissions=submissions,

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from sqlalchemy.exc import DBAPIError
 
 from coordinator_node.entities.times import utc_now
 from coordinator_node.local.output import Output
@@ -38,15 +39,25 @@ def run_stack(plan: StackPlan, *, seconds: float | None, fresh: bool) -> int:
             if fresh:
                 postgres.erase()
             return asyncio.run(_run(plan, postgres, console, seconds))
-    except (StackError, EmbeddedPostgresError, CannotStartError) as error:
+    except (StackError, EmbeddedPostgresError, CannotStartError, OSError, DBAPIError) as error:
         _say_failed(str(error))
         return 1
+    except asyncio.CancelledError:
+        _say_failed("ended at once by a second signal")
+        return 130
 
 
 async def _run(plan: StackPlan, postgres: EmbeddedPostgres, console: Console, seconds: float | None) -> int:
     stop = asyncio.Event()
+    running = asyncio.current_task()
+
+    def on_signal() -> None:
+        if stop.is_set() and running is not None:
+            running.cancel()  # the supervisor kills what is left
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
     began = utc_now()
     async with Supervisor(Output(console)) as supervisor:
         stack = LocalStack(plan, postgres, supervisor)

@@ -11,9 +11,8 @@ import numpy as np
 from coordinator_node.metrics.arrays import Floats
 from coordinator_node.metrics.context import MetricsContext
 from coordinator_node.metrics.correlation import (
-    average_ranks,
-    information_coefficient,
-    information_coefficient_sharpe,
+    information_coefficient_sharpes,
+    information_coefficients,
     rank_correlations,
     spearman,
 )
@@ -50,10 +49,17 @@ def _each_row(measure: Callable[[ObservationTable, int], float | None]) -> Table
     return TableMeasure(lambda table, rows: [measure(table, row) for row in rows])
 
 
+def _information_coefficients(table: ObservationTable, rows: Sequence[int]) -> list[float | None]:
+    return information_coefficients(table.signals[rows], table.returns[rows], table.ranks[rows])
+
+
+def _information_coefficient_sharpes(table: ObservationTable, rows: Sequence[int]) -> list[float | None]:
+    return information_coefficient_sharpes(table.signals[rows], table.returns[rows])
+
+
 def _model_correlations(table: ObservationTable, rows: Sequence[int]) -> list[float | None]:
     """Mean correlation with every other real model: ranks over each one's own window, Pearson over common entries."""
-    ranks = np.vstack([average_ranks(signals) for signals in table.signals])
-    correlations = rank_correlations(ranks[rows], ranks)
+    correlations = rank_correlations(table.ranks[rows], table.ranks)
     correlations[np.arange(len(rows)), rows] = np.nan
     correlations[:, ~table.real] = np.nan
     defined = [row[np.isfinite(row)] for row in correlations]
@@ -91,8 +97,8 @@ def _ensemble_correlation(table: ObservationTable, row: int) -> float | None:
 
 
 BUILT_IN: dict[str, TableMeasure] = {
-    "ic": _each_row(lambda table, row: information_coefficient(table.signals[row], table.returns[row])),
-    "ic_sharpe": _each_row(lambda table, row: information_coefficient_sharpe(table.signals[row], table.returns[row])),
+    "ic": TableMeasure(_information_coefficients),
+    "ic_sharpe": TableMeasure(_information_coefficient_sharpes),
     "mean_return": _each_row(lambda table, row: mean_return(table.signals[row], table.returns[row])),
     "hit_rate": _each_row(lambda table, row: hit_rate(table.signals[row], table.returns[row])),
     "model_correlation": TableMeasure(_model_correlations),

@@ -8,6 +8,7 @@ str}`, a score dict `{"result": dict, "scored_at": datetime}`, also with `input_
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ from coordinator_node.entities.ensemble import is_ensemble_model
 from coordinator_node.entities.times import as_utc
 from coordinator_node.metrics.arrays import Floats
 from coordinator_node.metrics.context import MetricsContext
+from coordinator_node.metrics.correlation import average_ranks
 from coordinator_node.metrics.values import as_number, return_of, score_of, signal_of
 
 type EntryKey = tuple[str, str]
@@ -52,6 +54,15 @@ class ObservationTable:
     """(n,)"""
     ensemble_weights: Floats | None = None
     """(m, n), not negative"""
+    window_ranks: Floats | None = None
+    """(m, n): `ranks`, where the table holds only some of the entries of the models' windows; None if it holds all"""
+
+    @functools.cached_property
+    def ranks(self) -> Floats:
+        """(m, n): the rank of each signal among all of its model's window, equal ones sharing the average; else NaN."""
+        if self.window_ranks is not None:
+            return self.window_ranks
+        return np.vstack([average_ranks(np.where(np.isfinite(row), row, np.nan)) for row in self.signals])
 
     @property
     def real(self) -> NDArray[np.bool_]:

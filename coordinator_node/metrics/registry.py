@@ -77,20 +77,25 @@ class MetricsRegistry:
             self._keep(values, name, value, context.model_id, context.window_end)
         return values
 
+    def is_table_measure(self, name: str) -> bool:
+        """Whether `compute_table` gives the metric; one that is unknown or that an operator registered it does not."""
+        return isinstance(self._metrics.get(name), TableMeasure)
+
     def compute_table(
-        self, metrics: list[str], table: ObservationTable, window_end: datetime
+        self, metrics: list[str], table: ObservationTable, window_end: datetime, rows: Sequence[int] | None = None
     ) -> dict[str, dict[str, float]]:
-        """The built-in ones among `metrics` for every model of a table at once: {model_id: {name: value}}.
+        """The built-in ones among `metrics` for models of a table at once: {model_id: {name: value}}.
 
         The same numbers that `compute` gives for each model on its own; metrics that an operator registered need that
-        one.
+        one. `rows` are the models wanted, all by default.
         """
-        rows: Sequence[int] = range(len(table.model_ids))
-        values: dict[str, dict[str, float]] = {model_id: {} for model_id in table.model_ids}
+        rows = range(len(table.model_ids)) if rows is None else rows
+        values: dict[str, dict[str, float]] = {table.model_ids[row]: {} for row in rows}
         for name in metrics:
             fn = self._metrics.get(name)
             if isinstance(fn, TableMeasure):
-                for model_id, value in zip(table.model_ids, fn.of(table, rows), strict=True):
+                for row, value in zip(rows, fn.of(table, rows), strict=True):
+                    model_id = table.model_ids[row]
                     self._keep(values[model_id], name, value, model_id, window_end)
         return values
 

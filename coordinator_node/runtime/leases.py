@@ -1,8 +1,9 @@
 """Leases: who may do what only one may do.
 
 A lease is a row {name, holder, epoch, expires_at}. Its holder renews it every RENEW_SECONDS; after LEASE_SECONDS
-without renewal anyone may take it, and the epoch grows. Times are the database's own, so that the clocks of the
-workers do not matter.
+without renewal anyone may take it, and the epoch grows. A new row's epoch is the time in milliseconds, so that it is
+beyond those of a row that was deleted, as by a reset of the database. Times are the database's own, so that the clocks
+of the workers do not matter.
 
 Every transaction that writes under a lease ends with its fence's `check`, which reads the row FOR SHARE: from there to
 the commit nobody can take the lease, and a holder that was stopped or cut off finds another epoch when it wakes, so
@@ -23,7 +24,8 @@ RENEW_SECONDS = 2.0
 _TAKE = text(
     """
     INSERT INTO leases (name, holder, epoch, acquired_at, expires_at)
-    VALUES (:name, :holder, 1, clock_timestamp(), clock_timestamp() + make_interval(secs => :ttl))
+    VALUES (:name, :holder, CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS bigint), clock_timestamp(),
+            clock_timestamp() + make_interval(secs => :ttl))
     ON CONFLICT (name) DO UPDATE SET
         holder = excluded.holder, epoch = leases.epoch + 1,
         acquired_at = excluded.acquired_at, expires_at = excluded.expires_at

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.entities.errors import ConfigurationError, TemporaryError
 from coordinator_node.runtime.leases import Lease, LeaseFence, LeaseLostError
 from coordinator_node.runtime.logging import get_logger
 
@@ -41,6 +42,10 @@ class PassResult:
 
 Step = Callable[[], Awaitable[PassResult]]
 Report = Callable[[PassResult | BaseException], None]
+
+
+class StoppedError(Exception):
+    """What a pass waited for was given up, because its worker is to end."""
 
 
 def in_thread(step: Callable[[], PassResult]) -> Step:
@@ -89,7 +94,10 @@ async def run_loop(
         except Exception as error:  # a pass meets whatever databases and operators' code may raise; the loop must go on
             failures += 1
             report(error)
-            log.exception("pass failed; it will be tried again", failures=failures)
+            if isinstance(error, TemporaryError):
+                log.warning("pass failed; it will be tried again", reason=str(error), failures=failures)
+            else:
+                log.exception("pass failed; it will be tried again", failures=failures)
             await wait_for(stop, pause(failures))
             continue
         if seconds > 0:
@@ -121,3 +129,23 @@ async def wait_for_any(*events: asyncio.Event, seconds: float) -> None:
     finally:
         for wait in waits:
             wait.cancel()
+
+
+async def unless[T](stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives; it is cancelled when `stop` is set first.
+
+    Raises:
+        StoppedError: it was.
+    """
+    working = asyncio.ensure_future(work)
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise StoppedError
+    finally:
+        stopped.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)

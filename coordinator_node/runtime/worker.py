@@ -87,10 +87,14 @@ class Worker:
             report=self.heartbeat.report,
         )
 
-    async def run(self, body: Callable[[Worker], Awaitable[None]]) -> None:
-        """Wait for the database, then run the body with a heartbeat beside it, then give everything back."""
+    async def run(self, body: Callable[[Worker], Awaitable[None]], *, without_database: bool = False) -> None:
+        """Run the body with a heartbeat beside it, then give everything back.
+
+        The database is waited for first, unless the body can do something useful without it.
+        """
         self._install_signals()
-        await self._wait_for_database()
+        if not without_database:
+            await self._wait_for_database()
         self.background(self._beat())
         try:
             if not self.stop.is_set():
@@ -175,11 +179,14 @@ def run_worker(
     role: str,
     build: Callable[[Settings], tuple[Engine, Callable[[Worker], Awaitable[None]]]],
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    *,
+    without_database: bool = False,
 ) -> int:
     """Run one worker in the foreground.
 
     `build` makes the engine and the body from the settings, and raises ConfigurationError where they cannot work.
-    `loop_factory` makes the event loop; None is asyncio's own.
+    `loop_factory` makes the event loop; None is asyncio's own. `without_database` lets the body begin before the
+    database answers.
 
     Returns:
         The exit code: 0 ended as asked, 1 failed, 2 wrong configuration; one line on stderr says why.
@@ -188,7 +195,7 @@ def run_worker(
         settings = load_settings()
         configure_logging(settings, role)
         engine, body = build(settings)
-        asyncio.run(_run(role, settings, engine, body), loop_factory=loop_factory)
+        asyncio.run(_run(role, settings, engine, body, without_database), loop_factory=loop_factory)
     except ConfigurationError as error:
         sys.stderr.write(f"{role} worker: wrong configuration: {error}\n")
         return 2
@@ -199,5 +206,12 @@ def run_worker(
     return 0
 
 
-async def _run(role: str, settings: Settings, engine: Engine, body: Callable[[Worker], Awaitable[None]]) -> None:
-    await Worker(role, settings, engine).run(body)
+async def _run(
+    role: str,
+    settings: Settings,
+    engine: Engine,
+    body: Callable[[Worker], Awaitable[None]],
+    without_database: bool,
+) -> None:
+    # Made inside the loop, because its events belong to one.
+    await Worker(role, settings, engine).run(body, without_database=without_database)

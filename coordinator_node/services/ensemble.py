@@ -25,6 +25,7 @@ from coordinator_node.entities.ensemble import (
 )
 from coordinator_node.entities.prediction import PredictionRecord, PredictionStatus
 from coordinator_node.entities.times import utc_now
+from coordinator_node.metrics.arrays import Floats
 from coordinator_node.metrics.observations import EntryKey, entry_key
 from coordinator_node.metrics.values import as_number, signal_of
 
@@ -37,11 +38,14 @@ __all__ = [
     "build_ensemble_predictions",
     "ensemble_model_id",
     "equal_weight",
+    "inverse_error_variance",
     "inverse_variance",
     "is_ensemble_model",
     "min_metric",
     "normalised_weights",
+    "sample_variance",
     "top_n",
+    "weights_by_variance",
 ]
 
 MAX_PRECISION_RATIO = 10.0
@@ -172,20 +176,50 @@ def inverse_variance(
 
     A model with fewer than MIN_FOR_VARIANCE finite signals has no variance and no weight. Where no model has a
     variance above 0, the weights are equal.
+
+    Source: the contract of this project; it is the portfolio of inverse variances (also "inverse volatility squared"),
+    which has the least variance where the signals do not correlate.
     """
-    variances = {
-        model_id: variance
-        for model_id, rows in predictions.items()
-        if not is_ensemble_model(model_id) and (variance := _signal_variance(rows)) is not None
-    }
-    positive = [variance for variance in variances.values() if variance > 0.0]
+    return weights_by_variance({model_id: sample_variance(_signals(rows)) for model_id, rows in predictions.items()})
+
+
+def inverse_error_variance(
+    model_metrics: dict[str, dict[str, float]], predictions: dict[str, list[dict[str, Any]]]
+) -> dict[str, float]:
+    """Weights in proportion to 1 / var(errors), capped; for signals that forecast the actual return itself.
+
+    An error is signal - actual return, the latter being the prediction dict's `actual_return`; predictions without
+    either are left out. w_i = 1 / max(var_i, V / MAX_PRECISION_RATIO), as in `inverse_variance` but for the var_i.
+
+    Source: J. M. Bates and C. W. J. Granger, "The Combination of Forecasts", Operational Research Quarterly 20 (1969),
+    451-468: of unbiased forecasts whose errors do not correlate, the combination with these weights has the least
+    variance of error. A constant bias is not held against a model.
+    """
+    return weights_by_variance({model_id: sample_variance(_errors(rows)) for model_id, rows in predictions.items()})
+
+
+def weights_by_variance(variances: Mapping[str, float | None]) -> dict[str, float]:
+    """The capped inverses of variances as `inverse_variance` describes them; None for a model that has no variance."""
+    real = {model_id: variance for model_id, variance in variances.items() if not is_ensemble_model(model_id)}
+    known = {model_id: variance for model_id, variance in real.items() if variance is not None}
+    positive = [variance for variance in known.values() if variance > 0.0]
     if not positive:
-        return equal_weight(model_metrics, {model_id: predictions[model_id] for model_id in variances or predictions})
+        return normalised_weights(dict.fromkeys(known or real, 1.0))
     typical = statistics.median_high(positive)
     least = 1.0 / MAX_PRECISION_RATIO
-    return normalised_weights(
-        {model_id: 1.0 / max(variance / typical, least) for model_id, variance in variances.items()}
-    )
+    return normalised_weights({model_id: 1.0 / max(variance / typical, least) for model_id, variance in known.items()})
+
+
+def sample_variance(values: Sequence[float] | Floats) -> float | None:
+    """The variance (n - 1) of the finite values; None with too few, or where it is beyond the largest float."""
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if finite.size < MIN_FOR_VARIANCE:
+        return None
+    if finite.min() == finite.max():
+        return 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        return as_number(np.var(finite, ddof=1))
 
 
 def build_ensemble_predictions(
@@ -272,13 +306,14 @@ def _first_given(members: list[Member], field: str) -> Any:
     return next((row[field] for _, row in members if row.get(field) is not None), None)
 
 
-def _signal_variance(predictions: Sequence[Mapping[str, Any]]) -> float | None:
-    """Sample variance of the signals; None with too few, or where it is beyond the largest float."""
+def _signals(predictions: Sequence[Mapping[str, Any]]) -> list[float]:
     signals = [signal_of(prediction.get("inference_output") or {}) for prediction in predictions]
-    finite = [signal for signal in signals if signal is not None]
-    if len(finite) < MIN_FOR_VARIANCE:
-        return None
-    if min(finite) == max(finite):
-        return 0.0
-    with np.errstate(over="ignore"):
-        return as_number(np.var(finite, ddof=1))
+    return [signal for signal in signals if signal is not None]
+
+
+def _errors(predictions: Sequence[Mapping[str, Any]]) -> list[float]:
+    pairs = [
+        (signal_of(prediction.get("inference_output") or {}), as_number(prediction.get("actual_return")))
+        for prediction in predictions
+    ]
+    return [signal - outcome for signal, outcome in pairs if signal is not None and outcome is not None]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlmodel import Session
 
+from coordinator_node.db.json_text import parse_object
 from coordinator_node.entities.feed_record import FeedRecord
 from coordinator_node.services.feed_scope import FeedScope
 
-# Records that are read at once at most, if every window is as full as the feed's spacing says.
+# Records that are read at once at most (but for one longer stretch), if all are as full as the feed's spacing says.
 RECORDS_AT_ONCE = 50_000
 
 _WATERMARKS = text(
@@ -25,7 +27,7 @@ _WATERMARKS = text(
 _WINDOWS = text(
     """
     SELECT wanted.position - 1 AS position, wanted.subject, record.ts_event, record.ts_ingested,
-           record.values_jsonb, record.meta_jsonb
+           CAST(record.values_jsonb AS text) AS values_text, CAST(record.meta_jsonb AS text) AS meta_text
     FROM unnest(CAST(:subjects AS text[]), CAST(:froms AS timestamptz[]), CAST(:untils AS timestamptz[]))
          WITH ORDINALITY AS wanted(subject, entry_at, until_at, position)
     CROSS JOIN LATERAL (
@@ -64,43 +66,77 @@ def known_until(session: Session, feed: FeedScope, subjects: Sequence[str]) -> d
 
 def read_windows(
     session: Session, feed: FeedScope, windows: Sequence[Window]
-) -> Iterator[tuple[Window, list[FeedRecord]]]:
-    """Each window, in the order given, with its records in time order; [] where the feed has none."""
-    for part in _in_parts(feed, windows):
+) -> Iterator[tuple[int, list[FeedRecord]]]:
+    """Each window's place in `windows` and its records in time order ([] where the feed has none), in any order.
+
+    A stretch that several windows have in common is read once, and they share its records.
+    """
+    for part in _in_parts(feed, _stretches(windows)):
         found: list[list[FeedRecord]] = [[] for _ in part]
         values = {
             **_scope_values(feed),
-            "subjects": [window.subject for window in part],
-            "froms": [window.start - feed.lag for window in part],
-            "untils": [window.end - feed.lag for window in part],
+            "subjects": [stretch.subject for stretch in part],
+            "froms": [stretch.start - feed.lag for stretch in part],
+            "untils": [stretch.end - feed.lag for stretch in part],
         }
         for row in session.connection().execute(_WINDOWS, values):
-            record = FeedRecord(
-                source=feed.source,
-                subject=row.subject,
-                kind=feed.kind,
-                granularity=feed.granularity,
-                ts_event=row.ts_event,
-                values=row.values_jsonb or {},
-                meta=row.meta_jsonb or {},
-                ts_ingested=row.ts_ingested,
-            )
-            found[row.position].append(record)
-        yield from zip(part, found, strict=True)
+            found[row.position].append(_record(feed, row))
+        for stretch, records in zip(part, found, strict=True):
+            times = [record.ts_event for record in records]
+            for place in stretch.places:
+                window = windows[place]
+                entry = bisect_right(times, window.start - feed.lag)
+                yield place, records[max(entry - 1, 0) : bisect_right(times, window.end - feed.lag)]
 
 
-def _in_parts(feed: FeedScope, windows: Sequence[Window]) -> Iterator[list[Window]]:
-    part: list[Window] = []
+@dataclass
+class _Stretch:
+    """Windows of one subject that overlap or touch, by their places among all."""
+
+    subject: str
+    start: datetime
+    end: datetime
+    places: list[int]
+
+
+def _stretches(windows: Sequence[Window]) -> list[_Stretch]:
+    found: list[_Stretch] = []
+    for place in sorted(range(len(windows)), key=lambda n: (windows[n].subject, windows[n].start)):
+        window = windows[place]
+        last = found[-1] if found else None
+        if last is not None and last.subject == window.subject and window.start <= last.end:
+            last.end = max(last.end, window.end)
+            last.places.append(place)
+        else:
+            found.append(_Stretch(window.subject, window.start, window.end, [place]))
+    return found
+
+
+def _in_parts(feed: FeedScope, stretches: Sequence[_Stretch]) -> Iterator[list[_Stretch]]:
+    part: list[_Stretch] = []
     records = 0.0
-    for window in windows:
-        expected = (window.end - window.start).total_seconds() / feed.spacing + 1
+    for stretch in stretches:
+        expected = (stretch.end - stretch.start).total_seconds() / feed.spacing + 1
         if part and records + expected > RECORDS_AT_ONCE:
             yield part
             part, records = [], 0.0
-        part.append(window)
+        part.append(stretch)
         records += expected
     if part:
         yield part
+
+
+def _record(feed: FeedScope, row: Row[tuple[object, ...]]) -> FeedRecord:
+    return FeedRecord(
+        source=feed.source,
+        subject=row.subject,
+        kind=feed.kind,
+        granularity=feed.granularity,
+        ts_event=row.ts_event,
+        values=parse_object(row.values_text),
+        meta=parse_object(row.meta_text),
+        ts_ingested=row.ts_ingested,
+    )
 
 
 def _scope_values(feed: FeedScope) -> dict[str, str]:

@@ -41,7 +41,10 @@ NOT_YET = Outcome()
 
 
 class GroundTruths:
-    """Resolves ground truths by the config's `resolve_ground_truth`, from one read of each window."""
+    """Resolves ground truths by the config's `resolve_ground_truth`, from one read of each stretch of the feed.
+
+    A record may lie in the windows of several predictions: a resolver must not change what it is given.
+    """
 
     def __init__(self, config: CrunchConfig, settings: Settings) -> None:
         self._resolve = resolver_of(config.resolve_ground_truth)
@@ -71,18 +74,14 @@ class GroundTruths:
     def _from_feed(self, session: Session, predictions: Sequence[PredictionRecord]) -> dict[str, Outcome]:
         if not predictions:
             return {}
-        windows = {prediction.id: self.window_of(prediction) for prediction in predictions}
-        known = known_until(session, self._feed, [window.subject for window in windows.values()])
-        ready = {
-            prediction.id: prediction
-            for prediction in predictions
-            if _reaches(known.get(windows[prediction.id].subject), windows[prediction.id].end)
-        }
-        records = read_windows(session, self._feed, [windows[prediction_id] for prediction_id in ready])
-        return {
-            prediction_id: self._outcome(read, prediction)
-            for (prediction_id, prediction), (_, read) in zip(ready.items(), records, strict=True)
-        }
+        windows = [self.window_of(prediction) for prediction in predictions]
+        known = known_until(session, self._feed, [window.subject for window in windows])
+        ready = [n for n, window in enumerate(windows) if _reaches(known.get(window.subject), window.end)]
+        outcomes: dict[str, Outcome] = {}
+        for place, records in read_windows(session, self._feed, [windows[n] for n in ready]):
+            prediction = predictions[ready[place]]
+            outcomes[prediction.id] = self._outcome(records, prediction)
+        return outcomes
 
     def _outcome(self, records: list[FeedRecord], prediction: PredictionRecord) -> Outcome:
         try:

@@ -7,11 +7,9 @@ same snapshots give the same number whatever the database's plan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from fractions import Fraction
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import text
@@ -23,6 +21,7 @@ from coordinator_node.entities.ensemble import is_ensemble_model
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.extensions.callable_resolver import resolve_callable
 from coordinator_node.metrics.values import as_number
+from coordinator_node.services.window_sums import Sums, WindowSums, read_window_sums
 
 _LATEST = text(
     """
@@ -35,20 +34,6 @@ _LATEST = text(
     ORDER BY models.id
     """
 )
-_WINDOWS = text(
-    """
-    SELECT snapshots.model_id, windows.name,
-           sum((snapshots.result_summary_jsonb ->> :field)::numeric * snapshots.prediction_count) AS total,
-           sum(snapshots.prediction_count) AS weight
-    FROM snapshots
-    JOIN unnest(CAST(:names AS text[]), CAST(:afters AS timestamptz[])) AS windows(name, after)
-      ON snapshots.period_end > windows.after
-    WHERE snapshots.period_end > :earliest AND snapshots.period_end <= :as_of AND snapshots.prediction_count > 0
-      AND jsonb_typeof(snapshots.result_summary_jsonb -> :field) = 'number'
-    GROUP BY snapshots.model_id, windows.name
-    """
-)
-_LONGEST_HOURS = 24 * 365 * 1000
 
 
 class RankingError(RuntimeError):
@@ -60,7 +45,8 @@ class Standing:
     """Where one model stands.
 
     `windows` are its means, `summary` is its latest snapshot's. `value` is what it is ranked by; None leaves it
-    unranked, `rank` being None too.
+    unranked, `rank` being None too. `prediction_count` is how many scored predictions there are in the window that
+    ranks (the longest one, where something else does); None where it was not counted.
     """
 
     model_id: str
@@ -73,6 +59,7 @@ class Standing:
     direction: str
     value: float | None
     rank: int | None = None
+    prediction_count: int | None = None
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -107,9 +94,14 @@ class Ranking:
         path = settings.leaderboard_ranker
         self._ranker: Callable[..., Any] | None = resolve_callable(path) if path else None
 
-    def standings(self, session: Session, as_of: datetime) -> list[Standing]:
-        """Every model, ensembles too, as of a moment; not ranked yet, in order of id."""
-        windows = window_means(session, self._aggregation, as_of)
+    def standings(self, session: Session, as_of: datetime, sums: WindowSums | None = None) -> list[Standing]:
+        """Every model, ensembles too, as of a moment; not ranked yet, in order of id.
+
+        `sums` are those of the windows as of that moment, where the caller has them.
+        """
+        sums = read_window_sums(session, self._aggregation, as_of) if sums is None else sums
+        windows = means_of(sums, self._aggregation)
+        counted = sums.get(counting_window(self._aggregation) or "", {})
         key, direction = self._aggregation.ranking_key, self._aggregation.ranking_direction
         standings: list[Standing] = []
         for row in session.connection().execute(_LATEST, {"as_of": as_of}):
@@ -126,6 +118,7 @@ class Ranking:
                     key=key,
                     direction=direction,
                     value=own[key] if key in own else as_number(summary.get(key)),
+                    prediction_count=counted.get((row.id, None), Sums()).weight,
                 )
             )
         return standings
@@ -133,9 +126,9 @@ class Ranking:
     def ranked(self, standings: Iterable[Standing]) -> list[Standing]:
         """The standings in rank order, then those that are unranked in order of id, then the ensembles.
 
-        Ranks are 1, 2, 3… over the real models that have a value: by it in the configured direction, ties by the
-        earlier first score, then by id. LEADERBOARD_RANKER, which gets these as entries in that order, may return
-        another; a model that it leaves out is unranked.
+        Ranks are 1, 2, 3… over the real models that have a value, and `min_predictions` where that is known: by the
+        value in the configured direction, ties by the earlier first score, then by id. LEADERBOARD_RANKER, which gets
+        these as entries in that order, may return another; a model that it leaves out is unranked.
 
         Raises:
             RankingError: LEADERBOARD_RANKER raised, or returned an unknown model or one twice.
@@ -143,12 +136,16 @@ class Ranking:
         given = sorted(standings, key=lambda standing: standing.model_id)
         ensembles = [standing for standing in given if is_ensemble_model(standing.model_id)]
         real = [standing for standing in given if not is_ensemble_model(standing.model_id)]
-        order = sorted((standing for standing in real if standing.value is not None), key=_order)
+        order = sorted((standing for standing in real if self._may_rank(standing)), key=_order)
         if self._ranker:
             order = self._reordered(order, self._ranker)
         ranked = [replace(standing, rank=rank) for rank, standing in enumerate(order, 1)]
         placed = {standing.model_id for standing in ranked}
         return [*ranked, *(standing for standing in real if standing.model_id not in placed), *ensembles]
+
+    def _may_rank(self, standing: Standing) -> bool:
+        count = standing.prediction_count
+        return standing.value is not None and (count is None or count >= self._aggregation.min_predictions)
 
     def _reordered(self, order: Sequence[Standing], ranker: Callable[..., Any]) -> list[Standing]:
         by_id = {standing.model_id: standing for standing in order}
@@ -180,39 +177,24 @@ def check_ranking_key(config: CrunchConfig) -> None:
 
 def window_means(session: Session, aggregation: Aggregation, as_of: datetime) -> dict[tuple[str, str], float]:
     """The windows of all models as of a moment: {(model id, window): mean}; one that is empty is left out."""
-    starts = window_starts(aggregation, as_of)
-    if not starts:
-        return {}
-    values = {
-        "field": aggregation.value_field,
-        "names": list(starts),
-        "afters": list(starts.values()),
-        "earliest": min(starts.values()),
-        "as_of": as_of,
+    return means_of(read_window_sums(session, aggregation, as_of), aggregation)
+
+
+def means_of(sums: WindowSums, aggregation: Aggregation) -> dict[tuple[str, str], float]:
+    """The models' means of these windows, likewise."""
+    return {
+        (model_id, name): mean
+        for name, parts in sums.items()
+        for (model_id, scope_key), own in parts.items()
+        if scope_key is None and (mean := own.mean(aggregation.missing_score)) is not None
     }
-    rows = session.connection().execute(_WINDOWS, values).all()
-    means = {(row.model_id, row.name): exact_mean(row.total, row.weight) for row in rows}
-    return {key: mean for key, mean in means.items() if mean is not None}
 
 
-def window_starts(aggregation: Aggregation, as_of: datetime) -> Mapping[str, datetime]:
-    """The moment after which each window begins."""
-    return {name: _hours_before(as_of, window.hours) for name, window in aggregation.windows.items()}
-
-
-def exact_mean(total: Decimal, weight: Decimal) -> float | None:
-    """The quotient, rounded once to the nearest float; None where that is beyond the largest."""
-    try:
-        return float(Fraction(total) / Fraction(weight))
-    except OverflowError:
-        return None
-
-
-def _hours_before(moment: datetime, hours: int) -> datetime:
-    try:
-        return moment - timedelta(hours=min(hours, _LONGEST_HOURS))
-    except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)
+def counting_window(aggregation: Aggregation) -> str | None:
+    """The window that `min_predictions` is counted in: the one that ranks, else the longest; None without windows."""
+    if aggregation.ranking_key in aggregation.windows:
+        return aggregation.ranking_key
+    return max(aggregation.windows, key=lambda name: aggregation.windows[name].hours, default=None)
 
 
 def _order(standing: Standing) -> tuple[float, datetime, str]:

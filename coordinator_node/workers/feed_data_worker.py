@@ -1,7 +1,8 @@
-"""The feed worker: brings market data into the database."""
+"""The feed worker: brings market data into the database, and history into files when somebody asked for it."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -13,6 +14,8 @@ from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.feeds import create_default_registry
 from coordinator_node.feeds.errors import FeedError
 from coordinator_node.runtime.worker import Worker, run_worker
+from coordinator_node.services.backfill import jobs, runner
+from coordinator_node.services.backfill.sources import source_maker
 from coordinator_node.services.feed_data.service import IDLE_SECONDS, FeedService, lease_name
 
 
@@ -22,16 +25,26 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
         feed = create_default_registry().create(settings.feed_source, settings.feed_options)
     except (FeedError, ValueError, KeyError) as error:
         raise ConfigurationError(f"FEED_SOURCE={settings.feed_source}: {error}") from error
+    engine = engine_from(settings, "feed-worker")
 
     async def body(worker: Worker) -> None:
         lease = worker.lease(lease_name(settings))
-        service = FeedService(worker.engine, feed, settings, lease, worker.clock, worker.wake.set, worker.background)
+        service = FeedService(
+            engine, feed, settings, lease, worker.clock, worker.wake.set, worker.background, worker.stop
+        )
+        # Only while there is a job, so that whoever asks for one at a terminal may run it there.
+        backfilling = worker.lease(jobs.LEASE_NAME, wanted=lambda: jobs.any_open(engine))
+        backfill = runner.BackfillRunner(engine, settings, backfilling, worker.clock, source_maker(settings, feed))
         try:
-            await worker.loop(service.step, IDLE_SECONDS)
+            await asyncio.gather(
+                worker.loop(service.step, IDLE_SECONDS),
+                worker.loop(backfill.step, runner.IDLE_SECONDS, wake=asyncio.Event()),
+            )
         finally:
+            await backfill.close()
             await service.close()
 
-    return engine_from(settings, "feed-worker"), body
+    return engine, body
 
 
 def main() -> int:

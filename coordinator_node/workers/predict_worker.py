@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from coordinator_node.config.settings import Settings
 from coordinator_node.config_loader import load_config
 from coordinator_node.db.engine import engine_from
-from coordinator_node.runtime.notify import FEED_RECORDS
+from coordinator_node.runtime.notify import FEED_RECORDS, ROUNDS
 from coordinator_node.runtime.worker import Worker, run_worker
 from coordinator_node.services.predict.service import IDLE_SECONDS, PredictService
 from coordinator_node.services.predict.shards import SHARD_NAMES, Shards
@@ -31,7 +31,7 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
         )
         service.start()
         try:
-            await worker.loop(service.step, IDLE_SECONDS, channels=(FEED_RECORDS,))
+            await worker.loop(service.step, IDLE_SECONDS, channels=(FEED_RECORDS, ROUNDS))
         finally:
             await service.close()
 

@@ -30,7 +30,7 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
 
 def main() -> int:
     """Run it in the foreground; returns the exit code."""
-    return run_worker("report", build, uvloop.new_event_loop)
+    return run_worker("report", build, uvloop.new_event_loop, without_database=True)
 
 
 if __name__ == "__main__":

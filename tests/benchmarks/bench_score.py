@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -21,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from score_history import MODELS, resolved_at, seed_due, seed_history, seed_models, settle
+from score_history import MODELS, resolved_at, seed_anchor, seed_due, seed_history, seed_models, settle
 from sqlalchemy import Engine, text
 from sqlmodel import Session
 
@@ -38,7 +39,7 @@ from coordinator_node.workers import score_worker
 HISTORIES = (0, 100_000, 1_000_000)
 DUE_SLOTS = 1000
 LATER_CYCLES = 9
-FLOOR_BATCH = 5000
+FLOOR_BATCH = 2000
 
 TARGETS = "targets: 8,000/s, 0.40 of the floor, 0.300 s a later cycle, 300 MB, 1.20 times as slow beside a million"
 
@@ -75,6 +76,7 @@ def measure(history: int, due_slots: int) -> dict[str, float]:
                 connection.execute(text("ALTER SYSTEM SET autovacuum = off"))
                 connection.execute(text("SELECT pg_reload_conf()"))
             seed_models(engine)
+            seed_anchor(engine)
             first = history // MODELS
             seed_history(engine, first)
             figures: dict[str, float] = {"history": history}
@@ -91,7 +93,10 @@ def measure(history: int, due_slots: int) -> dict[str, float]:
 def run(role: str, url: str, first: int, due_slots: int) -> dict[str, float]:
     """What one measured process found."""
     arguments = ["--role", role, "--url", url, "--first", str(first), "--due-slots", str(due_slots)]
-    done = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+    environ = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # as the workers set it
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True, env=environ
+    )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -129,7 +134,9 @@ def worker(engine: Engine, first: int, due_slots: int) -> dict[str, float]:
     score = score_worker.ScoreStage(engine, config, settings)
     snapshots = score_worker.snapshot.SnapshotStage(engine, config, settings)
     with Session(engine) as session:
-        session.add(LeaseRow(name="bench", holder="bench", epoch=1, acquired_at=resolved_at(0), expires_at=resolved_at(0)))
+        session.add(
+            LeaseRow(name="bench", holder="bench", epoch=1, acquired_at=resolved_at(0), expires_at=resolved_at(0))
+        )
         session.commit()
     fence = LeaseFence("bench", 1)
     now = resolved_at(first + due_slots - 1)
@@ -139,7 +146,9 @@ def worker(engine: Engine, first: int, due_slots: int) -> dict[str, float]:
     for slot in range(first + due_slots, first + due_slots + LATER_CYCLES):
         seed_due(engine, slot, 1)
         moment = resolved_at(slot)
-        later.append(drained(lambda at=moment: score.run_once(at)) + drained(lambda at=moment: snapshots.run_once(at, fence)))
+        later.append(
+            drained(lambda at=moment: score.run_once(at)) + drained(lambda at=moment: snapshots.run_once(at, fence))
+        )
     stored = check(engine, due_slots + LATER_CYCLES)
     return {
         "rate": due_slots * MODELS / scoring,
@@ -174,8 +183,10 @@ ROLES = {"floor": floor, "worker": worker}
 
 def report(measured: list[dict[str, float]]) -> None:
     """Print a line for each history, and the slowdown from the first to the last."""
-    print(f"{'scored rows':>12} {'predictions/s':>14} {'floor/s':>9} {'ratio':>6} {'first cycle':>12} {'later cycle':>12}"
-          f" {'slowest':>8} {'peak MB':>8}")
+    print(
+        f"{'scored rows':>12} {'predictions/s':>14} {'floor/s':>9} {'ratio':>6} {'first cycle':>12} {'later cycle':>12}"
+        f" {'slowest':>8} {'peak MB':>8}"
+    )
     for row in measured:
         print(
             f"{row['history']:>12,} {row['rate']:>14,.0f} {row['floor_rate']:>9,.0f}"

@@ -30,6 +30,12 @@ _SCHEDULE = text(
             '{"prediction_interval_seconds": 30, "resolve_horizon_seconds": 60}', true, 0, '{}')
     """
 )
+_ANCHOR = text(
+    """
+    INSERT INTO engine_state (key, value_jsonb, updated_at)
+    VALUES ('checkpoint_anchor', CAST(:value AS jsonb), :start)
+    """
+)
 _INPUTS = text(
     """
     INSERT INTO inputs (id, raw_data_jsonb, received_at, status, actuals_jsonb, scope_jsonb)
@@ -131,6 +137,12 @@ def seed_models(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.execute(_MODELS, {"models": MODELS, "start": START})
         connection.execute(_SCHEDULE)
+
+
+def seed_anchor(engine: Engine) -> None:
+    """Where the checkpoint periods begin, as the checkpoint stage stores it."""
+    with engine.begin() as connection:
+        connection.execute(_ANCHOR, {"start": START, "value": f'{{"start": "{START.isoformat()}", "follows": false}}'})
 
 
 def seed_history(engine: Engine, slots: int) -> None:

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,14 +88,19 @@ def test_a_taken_port_is_named_before_anything_is_started(command: Command) -> N
 
 
 @pytest.fixture
-def config_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where a workspace's config stands, seen as by a process that has imported none."""
-    for name in ("config", "config.crunch_config"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    reset_cache()
+def config_file(tmp_path: Path) -> Iterator[Path]:
+    """Where a workspace's config stands, seen as by a process that has imported none, and left as by none."""
+    _forget_configs()
     folder = tmp_path / "config"
     folder.mkdir()
-    return folder / "crunch_config.py"
+    yield folder / "crunch_config.py"
+    _forget_configs()
+
+
+def _forget_configs() -> None:
+    for name in ("config", "config.crunch_config"):
+        sys.modules.pop(name, None)
+    reset_cache()
 
 
 def test_migrate_makes_the_schema_and_loads_the_workspaces_schedules(
@@ -115,7 +120,6 @@ def test_migrate_makes_the_schema_and_loads_the_workspaces_schedules(
     with connect(empty_database_url).connect() as connection:
         keys = connection.execute(text("SELECT scope_key FROM scheduled_prediction_configs WHERE active")).scalars()
         assert list(keys) == ["MINE"]
-    reset_cache()
 
 
 def test_a_broken_config_stops_migrate_with_the_reason(command: Command, config_file: Path) -> None:

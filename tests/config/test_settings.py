@@ -52,6 +52,9 @@ def test_contract_defaults() -> None:
         ("FEED_GRANULARITY", "2m"),
         ("SCORE_INTERVAL_SECONDS", "0"),
         ("CHECKPOINT_START", "soon"),
+        ("CHECKPOINT_GRACE_SECONDS", "inf"),
+        ("GROUND_TRUTH_TIMEOUT_SECONDS", "1e15"),
+        ("SCORE_INTERVAL_SECONDS", "nan"),
         ("API_READ_AUTH", "perhaps"),
         ("LOG_LEVEL", "loud"),
     ],
@@ -85,8 +88,9 @@ def test_the_database_may_be_a_socket_or_a_url_with_any_characters() -> None:
     for scheme in ("postgres", "postgresql", "postgresql+psycopg2"):
         url = load_settings({"DATABASE_URL": f"{scheme}://u:p@h/d"}).sqlalchemy_url
         assert url == "postgresql+psycopg://u:p@h/d"
-    with pytest.raises(ConfigurationError, match="DATABASE_URL"):
-        _ = load_settings({"DATABASE_URL": "mysql://u@h/d"}).sqlalchemy_url
+    for wrong in ("mysql://u@h/d", "postgresql://u:p@h:port/d", "h/d"):
+        with pytest.raises(ConfigurationError, match=r"^DATABASE_URL: "):
+            load_settings({"DATABASE_URL": wrong})
 
 
 def test_times_are_utc_and_the_score_cycle_is_at_most_the_checkpoint_interval() -> None:

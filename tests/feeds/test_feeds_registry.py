@@ -25,7 +25,9 @@ from coordinator_node.feeds import (
     registry,
 )
 from coordinator_node.feeds.base import listening_ended, spacing_of
+from coordinator_node.feeds.binance import BinanceFeed
 from coordinator_node.feeds.errors import FeedError, PermanentFeedError, RetryableFeedError
+from coordinator_node.feeds.pyth import PythFeed
 from coordinator_node.feeds.replay import ReplayFeed
 from coordinator_node.feeds.simulated import SimulatedFeed
 from coordinator_node.feeds.validation import to_feed_record
@@ -101,10 +103,10 @@ def test_the_engines_own_sources(tmp_path: Path) -> None:
     assert isinstance(made.create("replay", {"path": str(path)}), ReplayFeed)
 
 
-@pytest.mark.parametrize("provider", ["pyth", "binance"])
-def test_what_is_not_built_says_so_when_it_is_made(provider: str) -> None:
-    with pytest.raises(PermanentFeedError, match=f"FEED_SOURCE={provider} is not built yet.*FEED_SOURCE=simulated"):
-        create_default_registry().create(provider)
+def test_the_venues_are_made_without_asking_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTH_API_KEY", "secret")
+    assert isinstance(create_default_registry().create("pyth", {"feed_id_DOGE": "0x" + "AB" * 32}), PythFeed)
+    assert isinstance(create_default_registry().create("Binance", {"symbol_DOGE": "DOGEEUR"}), BinanceFeed)
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
@@ -155,10 +157,10 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("FEED_SOURCE", "simulated")
     monkeypatch.setenv("FEED_OPT_seed", "9")
     assert isinstance(create_default_registry().create_from_env(), SimulatedFeed)
+    monkeypatch.delenv("FEED_OPT_seed")
     monkeypatch.delenv("FEED_SOURCE")
     monkeypatch.delenv("FEED_PROVIDER", raising=False)
-    with pytest.raises(PermanentFeedError, match="FEED_SOURCE=pyth is not built yet"):
-        create_default_registry().create_from_env()
+    assert isinstance(create_default_registry().create_from_env(), PythFeed)
 
 
 def entry_point(name: str, value: str) -> EntryPoint:
@@ -222,3 +224,4 @@ def test_errors_say_whether_to_try_again() -> None:
     assert RetryableFeedError("busy").retry_after is None
     assert isinstance(busy, FeedError)
     assert not isinstance(PermanentFeedError("no"), RetryableFeedError)
+    assert (PermanentFeedError("no").subject, PermanentFeedError("no", subject="BTC").subject) == (None, "BTC")

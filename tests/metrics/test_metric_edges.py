@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coordinator_node.metrics import MetricsContext, MetricsRegistry
-from coordinator_node.metrics.correlation import information_coefficient, information_coefficient_sharpe, spearman
+from coordinator_node.metrics.correlation import information_coefficient, information_coefficient_sharpes, spearman
 from coordinator_node.metrics.crowd import contribution, feature_neutral_correlation
 from coordinator_node.metrics.returns import hit_rate, max_drawdown, mean_return, sortino_ratio, turnover
 
@@ -15,6 +15,10 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 def array(*values):
     return np.array(values, dtype=np.float64)
+
+
+def information_coefficient_sharpe(signals, returns):
+    return information_coefficient_sharpes(signals[np.newaxis], returns[np.newaxis])[0]
 
 
 def test_two_points_are_too_few_for_a_correlation():

@@ -46,6 +46,8 @@ class ModelNode(DynamicSubclassServiceServicer):
     # The metadata that callers sent.
     received: list[dict[str, str]] = field(default_factory=list)
     wallet: str = ""
+    # What the orchestrator says of it besides; strangers write some of that.
+    infos: dict[str, Any] = field(default_factory=dict)
     port: int = 0
     _busy: bool = False
     _server: grpc.aio.Server | None = None
@@ -111,6 +113,7 @@ class ModelNode(DynamicSubclassServiceServicer):
                 "cruncher_name": f"player of {self.model_id}",
                 "cruncher_wallet_pubkey": self.wallet or f"wallet-{self.model_id}",
                 "cruncher_hotkey": f"hotkey-{self.model_id}",
+                **self.infos,
             },
         }
 
@@ -135,9 +138,11 @@ class ModelCluster:
         await self._server.wait_closed()
         await asyncio.gather(*(node.stop() for node in self.nodes.values()))
 
-    async def update(self, model_id: str, state: str) -> None:
-        message = json.dumps({"event": "update", "data": [self.nodes[model_id].description(state)]})
-        await asyncio.gather(*(client.send(message) for client in self._clients))
+    async def update(self, model_id: str, *states: str) -> None:
+        """Send the states one after another, without a pause."""
+        for state in states:
+            message = json.dumps({"event": "update", "data": [self.nodes[model_id].description(state)]})
+            await asyncio.gather(*(client.send(message) for client in self._clients))
 
     async def _serve(self, client: ServerConnection) -> None:
         self._clients.add(client)

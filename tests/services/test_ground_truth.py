@@ -82,9 +82,11 @@ def test_windows_are_the_naive_ones_of_any_records(engine: Engine) -> None:
         wanted = [Window("BTC", at(start), at(start + length)) for start, length in windows]
         with Session(engine) as session:
             builders.records(session, {second: {"close": second} for second in events}, kind="candle")
-            found = [[record.values["close"] for record in read] for _, read in read_windows(session, feed, wanted)]
+            found = dict(read_windows(session, feed, wanted))
             session.rollback()
-        for (start, length), read in zip(windows, found, strict=True):
+        assert set(found) == set(range(len(windows)))
+        for place, (start, length) in enumerate(windows):
+            read = [record.values["close"] for record in found[place]]
             known = {second: second + 1 for second in sorted(events)}
             before = [second for second, moment in known.items() if moment <= start]
             assert read == before[-1:] + [s for s, moment in known.items() if start < moment <= start + length]
@@ -95,12 +97,12 @@ def test_windows_are_the_naive_ones_of_any_records(engine: Engine) -> None:
 def test_many_windows_are_read_in_parts(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator_node.services.feed_windows.RECORDS_AT_ONCE", 10)
     feed = FeedScope.from_settings(builders.settings_of())
-    windows = [Window("BTC", at(start), at(start + 4)) for start in range(0, 40, 2)]
+    starts = [30, 0, 2, 12, 10, 20, 22, 32, 40]
     with Session(engine) as session:
         builders.ticks(session, {second: second for second in range(50)})
-        found = list(read_windows(session, feed, windows))
-    assert [window for window, _ in found] == windows
-    assert all([r.values["price"] for r in read] == [n * 2 + k for k in range(5)] for n, (_, read) in enumerate(found))
+        read = read_windows(session, feed, [Window("BTC", at(start), at(start + 4)) for start in starts])
+        found = {place: [record.values["price"] for record in records] for place, records in read}
+    assert [found[place] for place in range(len(starts))] == [[start + n for n in range(5)] for start in starts]
 
 
 def test_the_watermark_is_told_in_known_time(engine: Engine) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from model_cluster import Behaviour, ModelCluster, ModelRaisedError, steady
 from predict_cases import CALLED, UNBALANCED, called, rows, store_prices, until_rows
+from pydantic import field_validator
 from sqlalchemy import Engine, text
 
 from coordinator_node.config.settings import Settings
-from coordinator_node.crunch_config import CrunchConfig, ScheduledPrediction
+from coordinator_node.crunch_config import CrunchConfig, InferenceOutput, ScheduledPrediction
 from coordinator_node.entities.times import utc_now
 from coordinator_node.runtime.heartbeat import Heartbeat
 from coordinator_node.runtime.leases import LeaseGroup
@@ -41,14 +42,17 @@ def settings_for(cluster: ModelCluster, **more: Any) -> Settings:
         feed_source="simulated",
         model_runner_node_host="127.0.0.1",
         model_runner_node_port=cluster.port,
-        model_runner_timeout_seconds=5,
-        **more,
+        **{"model_runner_timeout_seconds": 5, **more},
     )
 
 
 @asynccontextmanager
 async def predicting(
-    engine: Engine, cluster: ModelCluster, config: CrunchConfig = CONFIG, **more: Any
+    engine: Engine,
+    cluster: ModelCluster,
+    config: CrunchConfig = CONFIG,
+    clock: Callable[[], datetime] = utc_now,
+    **more: Any,
 ) -> AsyncIterator[asyncio.Event]:
     """A predict worker's stage running in this loop; setting the event drains it."""
     heartbeat = Heartbeat(engine, "predict")
@@ -61,7 +65,7 @@ async def predicting(
     def background(work: Coroutine[Any, Any, None]) -> None:
         beside.append(asyncio.create_task(work))
 
-    service = PredictService(engine, config, settings_for(cluster, **more), shards, utc_now, wake.set, background)
+    service = PredictService(engine, config, settings_for(cluster, **more), shards, clock, wake.set, background)
 
     def report(outcome: object) -> None:
         if isinstance(outcome, BaseException):
@@ -281,3 +285,69 @@ async def test_the_orchestrator_may_come_late(engine: Engine) -> None:
         missed = "SELECT reason FROM prediction_slots WHERE status = 'MISSED'"
         found = await until_rows(engine, missed, bool)
         assert found[0].reason == "the model orchestrator has not been reached"
+
+
+class Picky(InferenceOutput):
+    """An output type whose own check breaks on some answers."""
+
+    @field_validator("value")
+    @classmethod
+    def _known(cls, value: float) -> float:
+        return {0.5: value}[value]
+
+
+async def slow_in_tick(method: str, arguments: list[Any]) -> Any:
+    await asyncio.sleep(0.3)
+    return {"value": 0.5}
+
+
+async def test_what_strangers_and_operators_get_wrong_costs_one_row(engine: Engine) -> None:
+    config = CONFIG.model_copy(update={"output_type": Picky})
+    cluster = ModelCluster(
+        good=steady, breaks_the_type=answering({"value": 0.75}), strange_infos=steady, slow=slow_in_tick
+    )
+    cluster.nodes["strange_infos"].infos = {"cruncher_name": "a\x00b", "note": float("nan"), "\x00": 1}
+    store_prices(engine, utc_now())
+    async with cluster, predicting(engine, cluster, config):
+        for age in range(25):  # new input faster than the slow model takes it
+            store_prices(engine, utc_now() + timedelta(milliseconds=age), count=1)
+            await asyncio.sleep(0.1)
+        await called(engine, 3)
+    assert rows(engine, UNBALANCED) == []
+    statuses = {(p.model_id, p.status) for p in rows(engine, "SELECT DISTINCT model_id, status FROM predictions")}
+    assert statuses == {
+        ("good", "PENDING"),
+        ("strange_infos", "PENDING"),
+        ("slow", "PENDING"),
+        ("breaks_the_type", "FAILED"),
+    }
+    reasons = {p.failed_reason for p in rows(engine, "SELECT failed_reason FROM predictions WHERE status = 'FAILED'")}
+    assert reasons == {"the answer could not be read: KeyError: 0.75"}
+    stranger = rows(engine, "SELECT * FROM models WHERE id = 'strange_infos'")[0]
+    assert stranger.player_name == "a\ufffdb"
+    assert "note" not in stranger.meta_jsonb
+
+
+async def test_a_restart_told_in_one_burst_does_not_lose_the_model(engine: Engine) -> None:
+    store_prices(engine, utc_now())
+    async with ModelCluster(a=steady) as cluster, predicting(engine, cluster):
+        await called(engine, 1)
+        await cluster.update("a", "STOPPED", "RUNNING", "RECOVERING", "RUNNING")
+        since = await asyncio.to_thread(utc_now)
+        query = (
+            f"SELECT 1 FROM predictions WHERE status = 'PENDING' AND performed_at > '{since + timedelta(seconds=2)}'"
+        )
+        await until_rows(engine, query, bool)
+
+
+async def test_a_clock_that_jumped_ahead_writes_no_slots_of_the_future(engine: Engine) -> None:
+    store_prices(engine, utc_now())
+    jump = timedelta(0)
+    async with ModelCluster(a=steady) as cluster, predicting(engine, cluster, clock=lambda: utc_now() + jump):
+        await called(engine, 1)
+        jump = timedelta(hours=1)
+        await asyncio.sleep(0.2)
+        jump = timedelta(0)
+        before = len(rows(engine, CALLED))
+        await called(engine, before + 2)
+    assert rows(engine, "SELECT 1 FROM prediction_slots WHERE slot_at > now()") == []

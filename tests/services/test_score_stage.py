@@ -139,7 +139,10 @@ BAD = {
 }
 
 
-def test_of_a_thousand_predictions_the_bad_ones_fail_and_the_rest_is_scored(engine: Engine) -> None:
+def test_of_a_thousand_predictions_the_bad_ones_fail_and_the_rest_is_scored(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "BATCH", 1000)
     with Session(engine) as session:
         market(session)
         model, row = builders.model(session), builders.market_input(session)

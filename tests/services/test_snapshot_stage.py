@@ -21,7 +21,7 @@ from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.runtime.leases import LeaseFence, LeaseLostError
 from coordinator_node.runtime.notify import SNAPSHOTS, libpq_url
 from coordinator_node.services.ranking import RankingError
-from coordinator_node.services.snapshot import SnapshotStage, metric_window, stage
+from coordinator_node.services.snapshot import SnapshotStage, observations, stage
 
 SNAPSHOT_ROWS = "SELECT * FROM snapshots ORDER BY model_id, period_end, id"
 
@@ -50,16 +50,24 @@ def test_a_snapshot_sums_up_what_is_new_of_each_model(engine: Engine, fence: Lea
         builders.score(session, only_failed.id, success=False, result_jsonb={})
         session.commit()
     result = stage_of(engine).run_once(at(80), fence)
-    assert result.counts == {"counted": 4, "snapshots": 2, "leaderboards": 1}
+    assert result.counts == {"counted": 4, "missed": 0, "snapshots": 2, "leaderboards": 1}
     a, b = rows(engine, SNAPSHOT_ROWS)
     assert (a["period_start"], a["period_end"], a["created_at"]) == (at(0), at(75), at(80))
     assert (a["prediction_count"], a["result_summary_jsonb"]) == (2, {"value": 2.5})
     assert a["meta_jsonb"] == {
         "failed_count": 1,
-        "scopes": {"BTC-60": {"prediction_count": 1, "value": 1.0}, "ETH-60": {"prediction_count": 1, "value": 4.0}},
+        "absent_count": 0,
+        "missing_count": 1,
+        "due_count": 3,
+        "coverage": 2 / 3,
+        "scopes": {
+            "BTC-60": {"prediction_count": 1, "missing_count": 1, "value": 1.0},
+            "ETH-60": {"prediction_count": 1, "missing_count": 0, "value": 4.0},
+        },
     }
     assert (b["prediction_count"], b["result_summary_jsonb"]) == (0, {})
-    assert b["meta_jsonb"] == {"failed_count": 1, "scopes": {}}
+    assert b["meta_jsonb"]["scopes"] == {"BTC-60": {"prediction_count": 0, "missing_count": 1, "value": None}}
+    assert (b["meta_jsonb"]["failed_count"], b["meta_jsonb"]["coverage"]) == (1, 0.0)
     assert a["cycle_id"] == b["cycle_id"] is not None
     counted = rows(engine, "SELECT snapshot_state, snapshot_id FROM scores")
     assert {row["snapshot_state"] for row in counted} == {"COUNTED"}
@@ -75,7 +83,7 @@ def test_every_score_is_counted_once(engine: Engine, fence: LeaseFence) -> None:
         session.commit()
     made = stage_of(engine)
     assert made.run_once(at(61), fence).counts["counted"] == 1
-    assert made.run_once(at(62), fence).counts == {"counted": 0, "snapshots": 0, "leaderboards": 0}
+    assert made.run_once(at(62), fence).counts == {"counted": 0, "missed": 0, "snapshots": 0, "leaderboards": 0}
     with Session(engine) as session:
         builders.scored(session, "a", 5.0, resolvable_at=at(70))
         builders.score(session, builders.scored(session, "a", resolvable_at=at(71)).id, generation=None)
@@ -219,7 +227,7 @@ def test_metrics_are_taken_over_the_window_and_null_where_undefined(engine: Engi
 def test_a_metric_sees_the_documented_shapes(
     engine: Engine, fence: LeaseFence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metric_window, "NEWEST_OBSERVATIONS", 2)
+    monkeypatch.setattr(observations, "NEWEST_OBSERVATIONS", 2)
     calls: dict[str, Any] = {}
 
     def remember(metrics: list[str], predictions: list[Any], scores: list[Any], context: Any) -> dict[str, Any]:
@@ -399,4 +407,4 @@ def test_a_ranker_that_fails_leaves_the_snapshots_and_is_tried_again(
     with pytest.raises(RankingError, match="ZeroDivisionError"):
         made.run_once(at(61), fence)
     assert one(engine, "SELECT count(*) FROM snapshots") == 1
-    assert made.run_once(at(62), fence).counts == {"counted": 0, "snapshots": 0, "leaderboards": 1}
+    assert made.run_once(at(62), fence).counts == {"counted": 0, "missed": 0, "snapshots": 0, "leaderboards": 1}

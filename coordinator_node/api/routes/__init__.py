@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from coordinator_node.api.routes import checkpoints, feeds, health, leaderboard, predictions
+from coordinator_node.api.routes import backfill, checkpoints, feeds, health, leaderboard, predictions, tournament
 
 BUILT_IN: tuple[APIRouter, ...] = (
     health.router,
@@ -10,6 +10,8 @@ BUILT_IN: tuple[APIRouter, ...] = (
     predictions.router,
     feeds.router,
     checkpoints.router,
+    backfill.router,
 )
+TOURNAMENT: tuple[APIRouter, ...] = (tournament.router,)
 
-__all__ = ["BUILT_IN"]
+__all__ = ["BUILT_IN", "TOURNAMENT"]

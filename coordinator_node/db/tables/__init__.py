@@ -11,12 +11,13 @@ from coordinator_node.db.tables.predictions import (
     SlotCallRow,
 )
 from coordinator_node.db.tables.runtime import EngineStateRow, LeaseRow, WorkerHeartbeatRow
-from coordinator_node.db.tables.scores import ScoreRow, SnapshotRow
+from coordinator_node.db.tables.scores import EnsembleWeightsRow, ScoreRow, ScoringStateRow, SnapshotRow
 
 __all__ = [
     "BackfillJobRow",
     "CheckpointRow",
     "EngineStateRow",
+    "EnsembleWeightsRow",
     "FeedIngestionStateRow",
     "FeedRecordRow",
     "InputRow",
@@ -29,6 +30,7 @@ __all__ = [
     "PredictionSlotRow",
     "ScheduledPredictionConfigRow",
     "ScoreRow",
+    "ScoringStateRow",
     "SlotCallRow",
     "SnapshotRow",
     "WorkerHeartbeatRow",

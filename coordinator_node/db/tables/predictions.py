@@ -56,7 +56,12 @@ class InputRow(SQLModel, table=True):
 
 
 class PredictionSlotRow(SQLModel, table=True):
-    """One due moment of one schedule: CALLED with its input and deadline, or MISSED with the reason."""
+    """One due moment of one schedule: CALLED with its input and deadline, or MISSED with the reason.
+
+    Or one feature row of a tournament round, always CALLED: `round_id` and `feature_index` (from 0) instead of a
+    schedule, and no deadline, because each of its calls has one of its own. The round's `slot_calls` are those of its
+    first slot, and stand for all of them.
+    """
 
     __tablename__ = "prediction_slots"
     __table_args__ = (
@@ -64,19 +69,28 @@ class PredictionSlotRow(SQLModel, table=True):
         CheckConstraint(one_of("status", SlotStatus), name="ck_prediction_slots_status"),
         CheckConstraint(
             "(status = 'MISSED' AND reason IS NOT NULL)"
-            " OR (status = 'CALLED' AND input_id IS NOT NULL AND deadline_at IS NOT NULL)",
+            " OR (status = 'CALLED' AND input_id IS NOT NULL AND (deadline_at IS NOT NULL OR round_id IS NOT NULL))",
             name="ck_prediction_slots_complete",
+        ),
+        UniqueConstraint("round_id", "feature_index", name="uq_prediction_slots_round"),
+        CheckConstraint(
+            "num_nonnulls(prediction_config_id, round_id) = 1 AND num_nonnulls(round_id, feature_index) <> 1",
+            name="ck_prediction_slots_owner",
         ),
     )
 
     id: str = Field(default_factory=new_id, sa_column=text(key=True))
-    prediction_config_id: str = Field(sa_column=text(references="scheduled_prediction_configs.id"))
+    prediction_config_id: str | None = Field(
+        default=None, sa_column=text(null=True, references="scheduled_prediction_configs.id")
+    )
     slot_at: datetime = Field(sa_column=timestamp())
     status: str = Field(sa_column=text())
     reason: str | None = Field(default=None, sa_column=text(null=True))
     input_id: str | None = Field(default=None, sa_column=text(null=True, references="inputs.id"))
     deadline_at: datetime | None = Field(default=None, sa_column=timestamp(null=True))
     created_at: datetime = Field(default_factory=utc_now, sa_column=timestamp())
+    round_id: str | None = Field(default=None, sa_column=text(null=True))
+    feature_index: int | None = Field(default=None, sa_column=Column(Integer, nullable=True))
 
 
 class SlotCallRow(SQLModel, table=True):
@@ -102,18 +116,29 @@ class PredictionRow(SQLModel, table=True):
     """What one model said in one slot.
 
     `slot_id` is NULL for rows that came from elsewhere. `attempts` and `next_attempt_at` belong to the score stage:
-    how often its ground truth was looked for in vain, and when to look again.
+    how often its ground truth was looked for in vain, and when to look again. `snapshot_id` is the snapshot that counts
+    it among the failed or absent ones; NULL while none does, and for a prediction that is scored: its score says which.
     """
 
     __tablename__ = "predictions"
     __table_args__ = (
         UniqueConstraint("slot_id", "model_id", name="uq_predictions_slot_model"),
         CheckConstraint(one_of("status", PredictionStatus), name="ck_predictions_status"),
-        Index("idx_predictions_lookup", "model_id", "scope_key"),
         Index("ix_predictions_input_id", "input_id"),
         Index("ix_predictions_performed_at", "performed_at"),
-        Index("ix_predictions_prediction_config_id", "prediction_config_id"),
         Index("ix_predictions_resolvable_at", "resolvable_at"),
+        Index("ix_predictions_model_resolvable", "model_id", "resolvable_at"),
+        Index(
+            "ix_predictions_pending_by_model",
+            "model_id",
+            "resolvable_at",
+            postgresql_where=sql("status = 'PENDING'"),
+        ),
+        Index(
+            "ix_predictions_uncounted_misses",
+            "resolvable_at",
+            postgresql_where=sql("status IN ('FAILED', 'ABSENT') AND slot_id IS NOT NULL AND snapshot_id IS NULL"),
+        ),
         Index(
             "ix_predictions_claim",
             sql("COALESCE(next_attempt_at, resolvable_at)"),
@@ -140,3 +165,4 @@ class PredictionRow(SQLModel, table=True):
     answered_at: datetime | None = Field(default=None, sa_column=timestamp(null=True))
     attempts: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
     next_attempt_at: datetime | None = Field(default=None, sa_column=timestamp(null=True))
+    snapshot_id: str | None = Field(default=None, sa_column=text(null=True, references="snapshots.id"))

@@ -1,4 +1,4 @@
-"""Scores, and the snapshots that sum them up."""
+"""Scores, the snapshots that sum them up, and what scoring remembers."""
 
 from __future__ import annotations
 
@@ -65,3 +65,25 @@ class SnapshotRow(SQLModel, table=True):
     content_hash: str | None = Field(default=None, sa_column=text(null=True))
     created_at: datetime = Field(default_factory=utc_now, sa_column=timestamp())
     cycle_id: str | None = Field(default=None, sa_column=text(null=True))
+
+
+class ScoringStateRow(SQLModel, table=True):
+    """What a scoring function that keeps state remembers of one model, as of the last of its scores that is stored."""
+
+    __tablename__ = "scoring_states"
+
+    model_id: str = Field(sa_column=text(key=True, references="models.id"))
+    state_jsonb: dict[str, Any] | None = Field(default_factory=dict, sa_column=jsonb())
+    updated_at: datetime = Field(default_factory=utc_now, sa_column=timestamp())
+
+
+class EnsembleWeightsRow(SQLModel, table=True):
+    """What each member weighs in an ensemble from `computed_at` on, {model_id: weight}; they sum to 1."""
+
+    __tablename__ = "ensemble_weights"
+    __table_args__ = (Index("ix_ensemble_weights_newest", "model_id", "computed_at"),)
+
+    id: str = Field(default_factory=new_id, sa_column=text(key=True))
+    model_id: str = Field(sa_column=text(references="models.id"))
+    computed_at: datetime = Field(sa_column=timestamp())
+    weights_jsonb: dict[str, float] | None = Field(default_factory=dict, sa_column=jsonb())

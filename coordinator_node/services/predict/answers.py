@@ -58,7 +58,7 @@ def _ask(validator: Validator, output: dict[str, Any]) -> dict[str, Any]:
     try:
         accepted = validator(output)
         stored = storable(accepted, "its answer")
-    except Exception as error:  # an operator's callable may raise anything, and refuses the answer by it
+    except (Exception, SystemExit) as error:  # an operator's callable may raise anything, and refuses the answer so
         raise RefusedAnswerError(f"refused by the output validator: {reason_of(error)}") from error
     if not isinstance(stored, dict):
         raise RefusedAnswerError(f"refused by the output validator: {shorten(output)}")

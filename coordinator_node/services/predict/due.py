@@ -10,9 +10,9 @@ from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.schedules import sync_schedules
 from coordinator_node.entities.json_values import storable_text
+from coordinator_node.services.model_shards import known_models
 from coordinator_node.services.predict.grid import Schedule
 from coordinator_node.services.predict.model_nodes import Call, make_call
-from coordinator_node.services.predict.presence import known_models
 from coordinator_node.services.predict.raw_input import InputBuilderError, InputReader, MarketInput
 from coordinator_node.services.predict.schedules import active_schedules
 from coordinator_node.services.predict.slots import (
@@ -22,6 +22,7 @@ from coordinator_node.services.predict.slots import (
     open_slot,
     slot_exists,
 )
+from coordinator_node.services.tournament_predict import is_tournament
 
 # How often a slot that cannot be called yet, though it is due, is looked at again.
 BLOCKED_SECONDS = 0.25
@@ -49,8 +50,11 @@ class DueSlots:
         self.schedules: dict[str, Schedule] = {}
 
     def load(self, session: Session, now: datetime) -> None:
-        """Bring the schedules in step with the config, and find how far the slots of each have come."""
-        sync_schedules(session, self._config.scheduled_predictions, now)
+        """Bring the schedules in step with the config, and find how far the slots of each have come.
+
+        In tournament mode none runs.
+        """
+        sync_schedules(session, [] if is_tournament(self._config) else self._config.scheduled_predictions, now)
         found = active_schedules(session, self._config, self._settings)
         self.schedules = {schedule.id: schedule for schedule, _ in found}
         self._blocked.clear()

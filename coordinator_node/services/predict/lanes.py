@@ -30,10 +30,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Ask:
-    """A call that someone waits for until `deadline`, a time of the event loop's clock."""
+    """A call that someone waits for until `deadline`, a time of the event loop's clock; None: any time."""
 
     call: Call
-    deadline: float
+    deadline: float | None
     answer: asyncio.Future[Answer]
 
 
@@ -60,8 +60,11 @@ class Lane:
         self._ticks.update(calls)
         self._wake.set()
 
-    def ask(self, call: Call, deadline: float) -> asyncio.Future[Answer]:
-        """Call the model once it is free; the future is cancelled by who no longer waits."""
+    def ask(self, call: Call, deadline: float | None = None) -> asyncio.Future[Answer]:
+        """Call the model once it is free; the future is cancelled by who no longer waits.
+
+        Without a deadline the call may take the runner's timeout, however long it has to wait for its turn.
+        """
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._asks.append(Ask(call, deadline, answer))
         self._wake.set()
@@ -87,12 +90,15 @@ class Lane:
                     await self._send(self._asks.popleft())
 
     async def _send_ticks(self) -> None:
-        while self._ticks:
-            call = self._ticks.pop(next(iter(self._ticks)))
+        # Those that wait now: what comes while they are sent waits for its turn, so that a model slow to tick is asked.
+        for subject in list(self._ticks):
+            call = self._ticks.pop(subject)
             await self._call(call, self.settings.model_runner_timeout_seconds)
 
     async def _send(self, ask: Ask) -> None:
-        left = ask.deadline - asyncio.get_running_loop().time()
+        left = self.settings.model_runner_timeout_seconds
+        if ask.deadline is not None:
+            left = ask.deadline - asyncio.get_running_loop().time()
         if ask.answer.done() or left <= 0:
             return
         try:

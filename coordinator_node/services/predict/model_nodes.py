@@ -94,8 +94,13 @@ async def call_model(runner: DynamicSubclassModelRunner, call: Call, timeout_sec
     try:
         response = await runner.grpc_stub.Call(request, timeout=timeout_seconds)
     except grpc.aio.AioRpcError as error:
-        timed_out = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        reason = "timeout" if timed_out else f"{error.code().name}: {error.details()}"
+        # A node that is still busy with an earlier call refuses this one, which the library too counts as a timeout.
+        timed_out = error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        reason = (
+            "timeout"
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            else f"{error.code().name}: {error.details()}"
+        )
         raise ModelCallError(reason, code=error.code().name, timed_out=timed_out) from None
     except AuthError as error:
         raise ModelCallError(f"authentication failed: {error}", code=AUTHENTICATION) from None
@@ -157,6 +162,7 @@ class _Cluster(ModelCluster):  # type: ignore[misc]  # the library has no types
         self.described: dict[str, dict[str, Any]] | None = None
         # How many events of each model are being taken up.
         self.connecting: Counter[str] = Counter()
+        self._order: dict[str, asyncio.Lock] = {}
         self._wanted: Callable[[str], bool] = lambda _: False
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
@@ -186,7 +192,10 @@ class _Cluster(ModelCluster):  # type: ignore[misc]  # the library has no types
 
     async def _connect(self, model_id: str, model: dict[str, Any]) -> None:
         try:
-            await self.update_model_runs([model])
+            # One after another for each model: the library takes a RUNNING for a mere update of infos while the
+            # STOPPED before it has not been carried out.
+            async with self._order.setdefault(model_id, asyncio.Lock()):
+                await self.update_model_runs([model])
         finally:
             self.connecting[model_id] -= 1
 

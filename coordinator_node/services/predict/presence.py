@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from model_runner_client.model_runners import DynamicSubclassModelRunner
@@ -12,14 +13,11 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session
 
 from coordinator_node.db.tables import ModelRow
-from coordinator_node.services.predict.shards import shard_of
+from coordinator_node.entities.json_values import UnstorableError, storable, storable_text
+from coordinator_node.services.model_shards import shard_of
 
 PRESENT = "PRESENT"
 
-# A model that has been away for so long is taken to be withdrawn: no more ABSENT rows are written for it.
-WITHDRAWN_AFTER = timedelta(hours=24)
-
-_KNOWN = text("SELECT id FROM models WHERE presence = 'PRESENT' OR presence_since > :withdrawn")
 _PRESENT = text("SELECT id FROM models WHERE presence = 'PRESENT'")
 _LEAVE = text(
     """
@@ -29,14 +27,6 @@ _LEAVE = text(
 )
 
 Running = Mapping[str, DynamicSubclassModelRunner]
-
-
-def known_models(session: Session, now: datetime) -> dict[str, list[str]]:
-    """The models that a slot is for, by shard: those present, and those that have not been away for long."""
-    shards: dict[str, list[str]] = {}
-    for model_id in session.connection().execute(_KNOWN, {"withdrawn": now - WITHDRAWN_AFTER}).scalars():
-        shards.setdefault(shard_of(model_id), []).append(model_id)
-    return shards
 
 
 class Presence:
@@ -80,11 +70,11 @@ def _facts(runner: DynamicSubclassModelRunner) -> tuple[Any, ...]:
 
 
 def _row(runner: DynamicSubclassModelRunner, now: datetime) -> dict[str, Any]:
-    infos = {str(key): value for key, value in (runner.infos or {}).items()}
+    infos = _infos(runner)
     return {
         "id": runner.model_id,
         "name": str(infos.get("model_name") or runner.model_id),
-        "deployment_identifier": str(runner.deployment_id or ""),
+        "deployment_identifier": storable_text(str(runner.deployment_id or "")),
         "player_id": str(infos.get("cruncher_id") or ""),
         "player_name": str(infos.get("cruncher_name") or ""),
         "meta_jsonb": infos,
@@ -94,6 +84,18 @@ def _row(runner: DynamicSubclassModelRunner, now: datetime) -> dict[str, Any]:
         "presence": PRESENT,
         "presence_since": now,
     }
+
+
+def _infos(runner: DynamicSubclassModelRunner) -> dict[str, Any]:
+    """What the orchestrator said of a model, as far as it can be stored: it holds what strangers wrote."""
+    given = runner.infos if isinstance(runner.infos, dict) else {}
+    infos: dict[str, Any] = {}
+    for key, value in given.items():
+        with contextlib.suppress(UnstorableError):
+            infos[storable_text(str(key))] = (
+                storable_text(value) if isinstance(value, str) else storable(value, "infos")
+            )
+    return infos
 
 
 def _upsert(rows: list[dict[str, Any]]) -> Any:

@@ -47,6 +47,12 @@ class MarketInput:
     encoded: dict[str, bytes] = field(repr=False)
     several: bool
 
+    def changed_since(self, before: MarketInput | None) -> set[str]:
+        """The subjects whose data are others than in an input before; all where there was none."""
+        if before is None:
+            return set(self.encoded)
+        return {subject for subject, data in self.encoded.items() if before.encoded.get(subject) != data}
+
     def raw_data(self) -> dict[str, Any]:
         """The document that `inputs.raw_data_jsonb` keeps."""
         return {"subjects": self.subjects} if self.several else next(iter(self.subjects.values()))
@@ -110,7 +116,7 @@ class InputReader:
         try:
             data = self._builder(raw) if self._builder else raw
             return self._input_type.model_validate(data).model_dump(mode="json")
-        except Exception as error:  # an operator's callable may raise anything; the caller skips this input
+        except (Exception, SystemExit) as error:  # an operator's callable may raise anything; the input is skipped
             raise InputBuilderError(f"input of {subject}: {type(error).__name__}: {error}") from error
 
 

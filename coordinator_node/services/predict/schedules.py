@@ -8,11 +8,12 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from coordinator_node.config.settings import Settings
-from coordinator_node.crunch_config import CrunchConfig, ScheduledPrediction
+from coordinator_node.crunch_config import CrunchConfig, ScheduledPrediction, default_resolve_ground_truth
 from coordinator_node.db.tables import ScheduledPredictionConfigRow
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.schemas.payload_contracts import ScheduleEnvelope
 from coordinator_node.services.predict.grid import Schedule, deadline_seconds
+from coordinator_node.services.predict.model_nodes import make_call
 
 
 def check_schedules(config: CrunchConfig, settings: Settings, spacing_seconds: float) -> None:
@@ -38,7 +39,25 @@ def check_schedules(config: CrunchConfig, settings: Settings, spacing_seconds: f
                 f"schedule {schedule.scope_key}: call_method {config.call_method.method} needs {', '.join(missing)},"
                 f" which its scope does not hold"
             )
+        try:
+            make_call(config.call_method.method, [(arg.type, scope[arg.name]) for arg in config.call_method.args])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ConfigurationError(
+                f"schedule {schedule.scope_key}: its scope does not fit {config.call_method.method}: {error}"
+            ) from None
+        _check_subject(schedule, scope, config, settings)
         own_deadline(schedule.meta, schedule.scope_key)
+
+
+def _check_subject(
+    schedule: ScheduledPrediction, scope: dict[str, Any], config: CrunchConfig, settings: Settings
+) -> None:
+    by_feed = config.resolve_ground_truth is default_resolve_ground_truth and schedule.resolve_horizon_seconds > 0
+    if by_feed and scope.get("subject") not in settings.feed_subjects:
+        raise ConfigurationError(
+            f"schedule {schedule.scope_key}: its subject {scope.get('subject')!r} is not among FEED_SUBJECTS"
+            f" ({', '.join(settings.feed_subjects)}), so that no outcome could be known"
+        )
 
 
 def complete_scope(

@@ -1,4 +1,4 @@
-"""The predict stage: hands new input to every model, and asks every model in every due slot."""
+"""The predict stage: hands new input to every model, and asks every model in every due slot, or in every round."""
 
 from __future__ import annotations
 
@@ -15,20 +15,30 @@ from sqlmodel import Session
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.engine import transaction
-from coordinator_node.entities.json_values import storable_text
-from coordinator_node.entities.prediction import PredictionStatus
+from coordinator_node.runtime.clock import not_ahead
 from coordinator_node.runtime.leases import GroupFence
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.runtime.loop import PassResult
-from coordinator_node.services.predict.answers import RefusedAnswerError, output_validator, read_answer
+from coordinator_node.services.model_shards import shard_of
 from coordinator_node.services.predict.due import DueSlots
 from coordinator_node.services.predict.lanes import Answer, Lane, Lanes
 from coordinator_node.services.predict.model_nodes import Call, ModelNodes, make_call
+from coordinator_node.services.predict.outcomes import ABSENT, TIMEOUT, Outcomes
 from coordinator_node.services.predict.presence import Presence, Running
 from coordinator_node.services.predict.raw_input import InputBuilderError, InputReader, MarketInput
-from coordinator_node.services.predict.shards import Shards, shard_of
-from coordinator_node.services.predict.slots import INTERRUPTED, CallKey, SlotCall, claim_calls, end_left_calls
+from coordinator_node.services.predict.round_calls import RoundCall, claim_rounds
+from coordinator_node.services.predict.rounds import Rounds
+from coordinator_node.services.predict.shards import Shards
+from coordinator_node.services.predict.slots import (
+    INTERRUPTED,
+    CallKey,
+    ShardCall,
+    SlotCall,
+    claim_calls,
+    end_left_calls,
+)
 from coordinator_node.services.predict.writer import PredictionWriter
+from coordinator_node.services.tournament_predict import is_tournament
 
 log = get_logger(__name__)
 
@@ -37,7 +47,6 @@ IDLE_SECONDS = 0.5
 CONNECT_SECONDS = 10.0
 # When the worker is to end, so long is waited for the answers of open slots.
 DRAIN_SECONDS = 5.0
-TIMEOUT = "timeout"
 
 
 class PredictService:
@@ -58,17 +67,20 @@ class PredictService:
         self._shards = shards
         self._clock = clock
         self._reader = InputReader(config, settings)
-        self._validator = output_validator(settings)
         self._nodes = ModelNodes(settings, changed=wake)
         self._lanes = Lanes(self._nodes, settings, on_join=self._welcome)
         self._presence = Presence()
         self._due = DueSlots(config, settings, self._reader)
         self._writer = PredictionWriter(engine, clock, self._written)
+        self._outcomes = Outcomes(config, settings, clock)
+        self._tournament = is_tournament(config)
+        self._rounds = Rounds(self._lanes, self._writer, self._outcomes, self._keeps)
         self._background = background
         self._asking: set[asyncio.Task[None]] = set()
         # The calls that this process works on, until all their rows are stored.
         self._working: set[CallKey] = set()
         self._loaded = False
+        self._ending = False
         # When each shard was taken, by the loop's clock, until its models had time to connect.
         self._settling: dict[str, float] = {}
         # Whether those of the first shards had: before, no slot is opened, so that none fails for a worker's start.
@@ -102,15 +114,24 @@ class PredictService:
             self._hand_out(given)
             for call in calls:
                 self._ask(call)
-        if not done.given:
+        for part in done.rounds:
+            self._begin(part, self._rounds.ask(part))
+        if not done.given and not self._tournament:
             await self._refresh_input(now)
         await self._give_up_surplus()
         count, self._count = self._count, 0
-        counts = {"slots": done.opened, "missed": done.missed, "interrupted": done.interrupted, "predictions": count}
+        counts = {
+            "slots": done.opened,
+            "missed": done.missed,
+            "interrupted": done.interrupted,
+            "rounds": len({part.round_id for part in done.rounds}),
+            "predictions": count,
+        }
         return PassResult(counts, wait_seconds=self._due.seconds_to_next(self._clock()))
 
     async def close(self) -> None:
-        """Let open slots be answered for a while, store what came, and disconnect."""
+        """Let what is asked be answered for a while, store what came, and disconnect."""
+        self._ending = True
         if self._asking:
             await asyncio.wait(self._asking, timeout=DRAIN_SECONDS)
         for task in self._asking:
@@ -128,6 +149,7 @@ class PredictService:
         begun = asyncio.get_running_loop().time()
         self._settling = {name: self._settling.get(name, begun) for name in {*self._settling, *taken} & shards.keys()}
         self._mine = shards
+        self._loaded = self._loaded and not taken  # the database may be another than before
         self._presence.forget()
         self._nodes.choose(lambda model_id: shard_of(model_id) in shards)
 
@@ -160,10 +182,14 @@ class PredictService:
         passed_over = self._shards.surplus() | self._settling.keys()
         claimable = {name: epoch for name, epoch in shards.items() if name not in passed_over}
         with transaction(self._engine, GroupFence(shards)) as session:
+            now = not_ahead(session, now)
             inputs, missed, progress = self._due.open(session, self._warm, now)
             calls = claim_calls(session, claimable, self._due.schedules, now)
             working = self._working | {call.key for call in calls}
             interrupted = end_left_calls(session, shards, working, now)
+            rounds: list[RoundCall] = []
+            if self._tournament:
+                rounds = claim_rounds(session, claimable, self._working, self._config.call_method, now)
             by_input: dict[str, list[SlotCall]] = {}
             for call in calls:
                 by_input.setdefault(call.input_id, []).append(call)
@@ -172,7 +198,7 @@ class PredictService:
                 for input_id, called in by_input.items()
             ]
         self._due.advance(progress)
-        return Done(given, len(inputs), missed, interrupted)
+        return Done(given, rounds, len(inputs), missed, interrupted)
 
     async def _give_up_surplus(self) -> None:
         """Release shards that others should have, once nothing is under way in them."""
@@ -198,33 +224,43 @@ class PredictService:
         if self._input and (given.version == self._input.version or given.known_at < self._input.known_at):
             return
         method = self._config.call_method.tick_method
+        new = given.changed_since(self._input)
         self._input = given
-        self._ticks = {subject: make_call(method, [("JSON", data)]) for subject, data in given.encoded.items()}
+        ticks = {subject: make_call(method, [("JSON", given.encoded[subject])]) for subject in new}
+        self._ticks |= ticks
         for lane in self._lanes.all():
-            lane.tick(self._ticks)
+            lane.tick(ticks)
 
     def _welcome(self, lane: Lane) -> None:
         lane.tick(self._ticks)
 
     def _ask(self, call: SlotCall) -> None:
         """Begin to ask a call's models; those that are away are absent."""
-        self._working.add(call.key)
         lanes: dict[str, Lane] = {}
         for model_id in call.model_ids:
             lane = self._lanes.get(model_id)
             if lane is None:
-                self._writer.put(call, call.prediction(model_id, PredictionStatus.ABSENT))
+                self._writer.put(call, call.prediction(model_id, ABSENT))
             else:
                 lanes[model_id] = lane
-        task = asyncio.create_task(self._ask_all(call, lanes))
+        self._begin(call, self._ask_all(call, lanes))
+
+    def _begin(self, call: ShardCall, work: Coroutine[Any, Any, None]) -> None:
+        self._working.add(call.key)
+        task = asyncio.create_task(work)
         self._asking.add(task)
         task.add_done_callback(partial(self._asked, call))
 
-    def _asked(self, call: SlotCall, task: asyncio.Task[None]) -> None:
+    def _asked(self, call: ShardCall, task: asyncio.Task[None]) -> None:
         self._asking.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            log.error("a slot was not asked to its end", slot_at=call.slot_at, shard=call.shard, exc_info=error)
-            self._working.discard(call.key)  # so that the next pass ends it
+            log.error("a call was not asked to its end", slot_at=call.slot_at, shard=call.shard, exc_info=error)
+            self._working.discard(call.key)  # so that the next pass ends it, or goes on with a round
+
+    def _keeps(self, call: ShardCall) -> bool:
+        """Whether a call is this worker's to go on with: its shard is held, connected, and not to be given up."""
+        settled = self._mine.get(call.shard) == call.epoch and call.shard not in self._settling
+        return settled and not self._ending and call.shard not in self._shards.surplus()
 
     async def _ask_all(self, call: SlotCall, lanes: dict[str, Lane]) -> None:
         """Ask every model at once; each answer is put as it comes, and at the deadline what is missing."""
@@ -252,25 +288,9 @@ class PredictService:
             self._put(call, model_id, answer.result())
 
     def _put(self, call: SlotCall, model_id: str, answer: Answer) -> None:
-        now = self._clock()
-        error = answer.error or (TIMEOUT if now > call.deadline_at else None)
-        output = {}
-        if error is None:
-            try:
-                output = read_answer(answer.value, self._config.output_type, self._validator)
-            except RefusedAnswerError as refused:
-                error = str(refused)
-        row = call.prediction(
-            model_id,
-            PredictionStatus.FAILED if error else PredictionStatus.PENDING,
-            exec_time_ms=answer.exec_time_ms,
-            inference_output_jsonb=output,
-            failed_reason=storable_text(error) if error else None,
-            answered_at=None if answer.error else now,
-        )
-        self._writer.put(call, row)
+        self._writer.put(call, call.prediction(model_id, self._outcomes.of(answer, call.deadline_at)))
 
-    def _written(self, rows: int, done: list[SlotCall]) -> None:
+    def _written(self, rows: int, done: list[ShardCall]) -> None:
         self._count += rows
         self._working -= {call.key for call in done}
 
@@ -281,9 +301,10 @@ def _belongs(shard: str, model_id: str) -> bool:
 
 @dataclass(frozen=True)
 class Done:
-    """What a pass did: the calls it claimed with their inputs, and counts."""
+    """What a pass did: the calls it claimed, those of slots with their inputs, and counts."""
 
     given: list[tuple[MarketInput, list[SlotCall]]]
+    rounds: list[RoundCall]
     opened: int
     missed: int
     interrupted: int

@@ -21,21 +21,16 @@ from sqlmodel import Session
 from coordinator_node.runtime.heartbeat import BEAT_SECONDS, count_alive
 from coordinator_node.runtime.leases import LeaseGroup
 from coordinator_node.runtime.logging import get_logger
+from coordinator_node.services.model_shards import SHARD_NAMES, SHARDS
+
+__all__ = ["SHARD_NAMES", "Shards"]
 
 log = get_logger(__name__)
 
-SHARDS = 12
 BALANCE_SECONDS = 1.0
 IDLE_SECONDS = 1.5
 # A worker is counted until it has missed two beats: longer, and its shards would wait for it.
 ALIVE_SECONDS = 3 * BEAT_SECONDS
-SHARD_NAMES = tuple(f"predict/{number:02}" for number in range(SHARDS))
-
-
-def shard_of(model_id: str) -> str:
-    """The shard that a model belongs to."""
-    digest = hashlib.sha256(model_id.encode()).digest()
-    return SHARD_NAMES[int.from_bytes(digest[:8]) % SHARDS]
 
 
 class Shards:

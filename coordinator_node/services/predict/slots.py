@@ -17,13 +17,13 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import Session
 
-from coordinator_node.db.tables import InputRow, PredictionSlotRow, SlotCallRow
+from coordinator_node.db.tables import InputRow, PredictionSlotRow
 from coordinator_node.entities.ids import new_id
-from coordinator_node.entities.prediction import InputStatus, PredictionStatus, SlotStatus
+from coordinator_node.entities.prediction import InputStatus, SlotStatus
+from coordinator_node.services.model_shards import write_calls
 from coordinator_node.services.predict.grid import Schedule
 
 INTERRUPTED = "interrupted"
-UNCLAIMED = 0
 
 # At most so many missed slots are written in one transaction; the next pass goes on from there.
 MISSED_AT_ONCE = 5000
@@ -44,7 +44,7 @@ _CLAIM = text(
 )
 # The calls of these shards that nobody works on any more.
 _LEFT = """
-    call.closed_at IS NULL AND call.lease_name = ANY(:shards)
+    call.closed_at IS NULL AND call.lease_name = ANY(:shards) AND slot.round_id IS NULL
     AND (call.epoch <> 0 OR slot.deadline_at <= :now)
     AND NOT EXISTS (SELECT 1
                     FROM unnest(CAST(:slots AS text[]), CAST(:slot_shards AS text[])) AS working(slot_id, shard)
@@ -93,16 +93,13 @@ _MISS = text(
 
 
 @dataclass(frozen=True)
-class SlotCall:
-    """One shard's part of a slot that was called: what is asked of whom, until when, under which epoch."""
+class ShardCall:
+    """One shard's part of a slot or a round: which models are asked, under which epoch."""
 
     slot_id: str
     shard: str
     epoch: int
-    schedule: Schedule
     slot_at: datetime
-    deadline_at: datetime
-    input_id: str
     model_ids: tuple[str, ...]
 
     @property
@@ -110,8 +107,17 @@ class SlotCall:
         """What the call's row is found by."""
         return self.slot_id, self.shard
 
-    def prediction(self, model_id: str, status: PredictionStatus, **columns: Any) -> dict[str, Any]:
-        """The row of one model's prediction in this slot."""
+
+@dataclass(frozen=True)
+class SlotCall(ShardCall):
+    """One shard's part of a slot that was called: what is asked, and until when."""
+
+    schedule: Schedule
+    deadline_at: datetime
+    input_id: str
+
+    def prediction(self, model_id: str, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """The row of one model's prediction in this slot, with what came of asking it."""
         return {
             "id": new_id(),
             "input_id": self.input_id,
@@ -119,15 +125,10 @@ class SlotCall:
             "prediction_config_id": self.schedule.id,
             "scope_key": self.schedule.scope_key,
             "scope_jsonb": self.schedule.scope,
-            "status": status.value,
-            "exec_time_ms": 0.0,
-            "inference_output_jsonb": {},
             "meta_jsonb": {},
             "performed_at": self.slot_at,
             "resolvable_at": self.schedule.resolvable_at(self.slot_at),
             "slot_id": self.slot_id,
-            "failed_reason": None,
-            "answered_at": None,
             **columns,
         }
 
@@ -177,17 +178,7 @@ def open_slot(
     if slot_id is None:
         session.connection().execute(text("DELETE FROM inputs WHERE id = :id"), {"id": input_id})
         return None
-    calls = [
-        {
-            "slot_id": slot_id,
-            "lease_name": shard,
-            "epoch": UNCLAIMED,
-            "model_ids_jsonb": sorted(model_ids),
-            "called_at": now,
-        }
-        for shard, model_ids in models_of_shards.items()
-    ]
-    session.connection().execute(insert(SlotCallRow), calls)
+    write_calls(session, slot_id, models_of_shards, now)
     return input_id
 
 
@@ -225,13 +216,13 @@ def end_left_calls(session: Session, shards: Iterable[str], working: Iterable[Ca
 
     `working` are the calls that the holder of the shards is asking. Returns how many predictions it ended.
     """
-    values = {"shards": list(shards), "now": now, "reason": INTERRUPTED, **_keys(working)}
+    values = {"shards": list(shards), "now": now, "reason": INTERRUPTED, **call_keys(working)}
     return session.connection().execute(_END_LEFT, values).rowcount
 
 
 def close_calls(session: Session, done: Iterable[CallKey], now: datetime) -> None:
     """Say that every model asked in these calls has its row."""
-    session.connection().execute(_CLOSE, {"now": now, **_keys(done)})
+    session.connection().execute(_CLOSE, {"now": now, **call_keys(done)})
 
 
 def miss_slots(session: Session, schedule: Schedule, indexes: range, reason: str, now: datetime) -> int:
@@ -248,6 +239,7 @@ def miss_slots(session: Session, schedule: Schedule, indexes: range, reason: str
     return session.connection().execute(_MISS, values).rowcount
 
 
-def _keys(calls: Iterable[CallKey]) -> dict[str, list[str]]:
+def call_keys(calls: Iterable[CallKey]) -> dict[str, list[str]]:
+    """Calls as the parameters `slots` and `slot_shards` of a statement."""
     keys = list(calls)
     return {"slots": [slot_id for slot_id, _ in keys], "slot_shards": [shard for _, shard in keys]}

@@ -5,22 +5,33 @@ from __future__ import annotations
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.runtime.logging import get_logger
 from coordinator_node.services.feed_scope import FeedScope
 from coordinator_node.services.predict.schedules import check_schedules
 from coordinator_node.services.predict.service import PredictService
-from coordinator_node.services.tournament_predict import TournamentPredictService
+from coordinator_node.services.tournament_predict import is_tournament
+
+log = get_logger(__name__)
 
 
 def check_predict(config: CrunchConfig, settings: Settings) -> None:
     """Refuse a config that this stage cannot run.
 
     Raises:
-        ConfigurationError: tournament mode or another `predict_service_class` (not built in this version), a schedule
-            that could never be scored, or an argument that a scope does not hold.
+        ConfigurationError: a `predict_service_class` of one's own, a schedule that could never be scored, or an
+            argument that a scope does not hold. In tournament mode schedules do not run, and are not looked at.
     """
+    named = [ensemble.name for ensemble in config.ensembles if ensemble.enabled]
+    if named:
+        log.warning("ensembles are not predicted in this version; their weights are computed only", ensembles=named)
     service = config.predict_service_class
-    if config.mode == "tournament" or (service and issubclass(service, TournamentPredictService)):
-        raise ConfigurationError("tournament mode is not built in this version; use scheduled predictions")
+    if is_tournament(config):
+        if not any(arg.name == "features" for arg in config.call_method.args):
+            log.warning(
+                "models of a round receive only those fields of a feature row that call_method's arguments name;"
+                " an argument named features, of type JSON, hands them the whole row"
+            )
+        return
     if service is not None and not issubclass(PredictService, service):
         raise ConfigurationError(
             f"predict_service_class {service.__name__}: a service of one's own is not supported; leave it unset and use"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,29 +11,33 @@ from typing import Any
 
 from sqlalchemy import Engine
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlmodel import Session
 
 from coordinator_node.db.engine import transaction
 from coordinator_node.db.tables import PredictionRow
+from coordinator_node.entities.json_values import reason_of
 from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.runtime.leases import GroupFence, LeaseLostError
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.runtime.loop import pause
-from coordinator_node.services.predict.slots import SlotCall, close_calls
+from coordinator_node.services.predict.slots import ShardCall, close_calls
 
 log = get_logger(__name__)
 
 GATHER_SECONDS = 0.05
+# So often a batch that the database refuses is mended row by row before it is given up.
+MENDED_AT_MOST = 3
 BATCH_ROWS = 500
 
 
 @dataclass
 class Batch:
-    """Rows, each with the shard and epoch that it is written under, and the calls that they complete."""
+    """Rows, each with its shard and epoch, the calls that they complete, and those that are left open."""
 
     rows: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)
-    closed: list[SlotCall] = field(default_factory=list)
+    closed: list[ShardCall] = field(default_factory=list)
+    left: list[ShardCall] = field(default_factory=list)
 
     def epochs(self) -> dict[str, int]:
         """The shards that the batch is written under. A later epoch of a shard counts: `without` drops the earlier."""
@@ -42,19 +47,21 @@ class Batch:
     def without(self, lost: frozenset[str]) -> Batch:
         """The batch without what belongs to these shards."""
         return Batch(
-            [row for row in self.rows if row[0] not in lost], [call for call in self.closed if call.shard not in lost]
+            [row for row in self.rows if row[0] not in lost],
+            [call for call in self.closed if call.shard not in lost],
+            self.left,
         )
 
 
 class PredictionWriter:
     """Takes rows at any time; one task writes them.
 
-    `done` is told how many rows of a batch were stored, and which calls need no more work: those that were closed, and
-    those whose shard was lost.
+    `done` is told how many rows of a batch were stored, and which calls need no more work: those that were closed or
+    left, and those whose shard was lost.
     """
 
     def __init__(
-        self, engine: Engine, clock: Callable[[], datetime], done: Callable[[int, list[SlotCall]], None]
+        self, engine: Engine, clock: Callable[[], datetime], done: Callable[[int, list[ShardCall]], None]
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -65,14 +72,19 @@ class PredictionWriter:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def put(self, call: SlotCall, row: dict[str, Any]) -> None:
+    def put(self, call: ShardCall, row: dict[str, Any]) -> None:
         """A prediction to store."""
         self._pending.rows.append((call.shard, call.epoch, row))
         self._wake(full=len(self._pending.rows) >= BATCH_ROWS)
 
-    def close(self, call: SlotCall) -> None:
+    def close(self, call: ShardCall) -> None:
         """Say, behind all rows of a call, that there are no more."""
         self._pending.closed.append(call)
+        self._wake(full=False)
+
+    def leave(self, call: ShardCall) -> None:
+        """Say, behind some rows of a call, that whoever claims it next has to write the others."""
+        self._pending.left.append(call)
         self._wake(full=False)
 
     async def run(self) -> None:
@@ -107,21 +119,32 @@ class PredictionWriter:
                 log.warning("predictions of lost shards dropped", reason=str(error))
                 self._done(0, [call for call in batch.closed if call.shard in error.names])
                 batch = batch.without(error.names)
-            except (DataError, UnicodeError, ValueError):
-                await asyncio.to_thread(self._refuse_unstorable, batch)
+            except (DataError, IntegrityError, UnicodeError, ValueError) as error:
+                failures += 1
+                if failures > MENDED_AT_MOST:
+                    log.error("predictions dropped", rows=len(batch.rows), reason=reason_of(error))
+                    self._done(0, [*batch.closed, *batch.left])  # no longer worked on: the next pass ends them
+                    return
+                await self._mend(batch)
             except DBAPIError as error:
                 failures += 1
                 log.warning("predictions wait for the database", rows=len(batch.rows), reason=str(error.orig))
                 await asyncio.sleep(pause(failures))
             else:
-                self._done(len(batch.rows), batch.closed)
+                self._done(len(batch.rows), [*batch.closed, *batch.left])
                 return
+
+    async def _mend(self, batch: Batch) -> None:
+        with contextlib.suppress(DBAPIError):  # the database went away meanwhile: the next try waits for it
+            await asyncio.to_thread(self._refuse_unstorable, batch)
 
     def _write(self, batch: Batch) -> None:
         earlier = {shard for shard, epoch, _ in batch.rows if batch.epochs()[shard] != epoch}
         if earlier:
             raise LeaseLostError(f"shards {sorted(earlier)} were lost and taken again", frozenset(earlier))
-        with transaction(self._engine, GroupFence(batch.epochs())) as session:
+        fence = GroupFence(batch.epochs())
+        with transaction(self._engine) as session:
+            fence.check(session)  # before the rows: what a lost shard's rows refer to may be gone
             _insert(session, [row for _, _, row in batch.rows])
             close_calls(session, [call.key for call in batch.closed], self._clock())
 

@@ -16,11 +16,11 @@ from sqlmodel import Session
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.engine import transaction
-from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.db.json_text import parse_json
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.runtime.loop import PassResult
 from coordinator_node.services.ground_truth import GroundTruths, Outcome
-from coordinator_node.services.score.claim import ClaimedPrediction, GroupKey, claim_due, grouped
+from coordinator_node.services.score.claim import ClaimedPrediction, GroupKey, claim_due, grouped, read_records
 from coordinator_node.services.score.scoring import Scorer, Verdict
 from coordinator_node.services.score.store import (
     Expiry,
@@ -34,7 +34,7 @@ from coordinator_node.services.score.store import (
 
 log = get_logger(__name__)
 
-BATCH = 1000
+BATCH = 2000
 
 SCORING_SECONDS = 5.0
 """How long one pass calls the scoring function; what is left then waits for the next, so that a slow function neither
@@ -53,14 +53,10 @@ class ScoreStage:
     """Scores predictions whose outcome is known.
 
     Raises:
-        ConfigurationError: when made, for what this version does not do or cannot import.
+        ConfigurationError: when made, for what cannot be imported or called.
     """
 
     def __init__(self, engine: Engine, config: CrunchConfig, settings: Settings) -> None:
-        if config.stateful_scoring:
-            raise ConfigurationError(
-                "stateful_scoring=True is not built in this version: write the scoring function without state"
-            )
         self._engine = engine
         self._truths = GroundTruths(config, settings)
         self._scorer = Scorer(config, settings)
@@ -81,9 +77,9 @@ class ScoreStage:
             if standing != new[group]:
                 # Another worker stored another truth first: a group has one, so these are scored again by that.
                 scored = [prediction for prediction in groups[group] if prediction.id in verdicts]
-                verdicts |= {prediction.id: self._scorer.score(prediction, standing) for prediction in scored}
+                verdicts |= {prediction.id: self._verdict(prediction, standing) for prediction in scored}
         waits, expiries = self._without_truth(groups, outcomes, now)
-        store_scores(session, list(verdicts.values()), now)
+        store_scores(session, verdicts.values(), now)
         store_waits(session, waits)
         store_expiries(session, expiries)
         scored_count = sum(verdict.success for verdict in verdicts.values())
@@ -97,7 +93,8 @@ class ScoreStage:
         """The truths there are, and the outcomes of the groups that had none stored."""
         truths = read_truths(session, groups)
         missing = [group for group in groups if group not in truths]
-        found = self._truths.outcomes(session, [groups[group][0] for group in missing])
+        records = read_records(session, [groups[group][0].id for group in missing])
+        found = self._truths.outcomes(session, [records[groups[group][0].id] for group in missing])
         outcomes = dict(zip(missing, found, strict=True))
         truths |= {group: outcome.truth for group, outcome in outcomes.items() if outcome.truth is not None}
         return truths, outcomes
@@ -109,8 +106,11 @@ class ScoreStage:
                 if time.monotonic() > until:
                     log.warning("scoring is slow; the rest of the batch waits for the next pass", scored=len(verdicts))
                     return verdicts
-                verdicts[prediction.id] = self._scorer.score(prediction, truth)
+                verdicts[prediction.id] = self._verdict(prediction, truth)
         return verdicts
+
+    def _verdict(self, prediction: ClaimedPrediction, truth: Mapping[str, Any]) -> Verdict:
+        return self._scorer.score(prediction.id, prediction.model_id, parse_json(prediction.output), truth)
 
     def _without_truth(
         self, groups: Groups, outcomes: Mapping[GroupKey, Outcome], now: datetime

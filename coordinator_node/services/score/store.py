@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,9 +10,11 @@ from typing import Any
 from sqlalchemy import text
 from sqlmodel import Session
 
-from coordinator_node.entities.ids import new_id
+from coordinator_node.db.copying import copy_rows
+from coordinator_node.db.json_text import encode_json
+from coordinator_node.entities.ids import new_ids
 from coordinator_node.entities.moves import check_move
-from coordinator_node.entities.prediction import PREDICTION_MOVES, PredictionStatus
+from coordinator_node.entities.prediction import PREDICTION_MOVES, PredictionStatus, SnapshotState
 from coordinator_node.merkle.canonical import time_text
 from coordinator_node.services.score.claim import GroupKey
 from coordinator_node.services.score.scoring import Verdict
@@ -34,23 +35,23 @@ _RESOLVE = text(
     WHERE inputs.id = found.id
     """
 )
-_SCORE = text(
+_SCORED = text("UPDATE predictions SET status = :status, failed_reason = NULL WHERE id = ANY(CAST(:ids AS text[]))")
+_FAILED = text(
     """
-    WITH verdict AS (
-        SELECT * FROM unnest(
-            CAST(:ids AS text[]), CAST(:predictions AS text[]), CAST(:statuses AS text[]),
-            CAST(:results AS jsonb[]), CAST(:successes AS boolean[]), CAST(:reasons AS text[])
-        ) AS v(id, prediction_id, status, result, success, reason)
-    ), moved AS (
-        UPDATE predictions SET status = verdict.status, failed_reason = verdict.reason
-        FROM verdict WHERE predictions.id = verdict.prediction_id AND predictions.status = 'PENDING'
-        RETURNING predictions.id
-    )
-    INSERT INTO scores (id, prediction_id, result_jsonb, success, failed_reason, scored_at, generation, snapshot_state)
-    SELECT verdict.id, verdict.prediction_id, verdict.result, verdict.success, verdict.reason, :now, :generation,
-           'PENDING'
-    FROM verdict JOIN moved ON moved.id = verdict.prediction_id
+    UPDATE predictions SET status = :status, failed_reason = failed.reason
+    FROM unnest(CAST(:ids AS text[]), CAST(:reasons AS text[])) AS failed(id, reason)
+    WHERE predictions.id = failed.id
     """
+)
+_SCORE_COLUMNS = (
+    "id",
+    "prediction_id",
+    "result_jsonb",
+    "success",
+    "failed_reason",
+    "scored_at",
+    "generation",
+    "snapshot_state",
 )
 _WAIT = text(
     """
@@ -116,28 +117,48 @@ def store_truths(session: Session, truths: Mapping[GroupKey, dict[str, Any]]) ->
             )
             actuals[group.input_id] = changed[group.input_id] = whole
     if changed:
-        documents = [_json(document) for document in changed.values()]
+        documents = [encode_json(document) for document in changed.values()]
         session.connection().execute(_RESOLVE, {"ids": list(changed), "actuals": documents})
     return standing
 
 
-def store_scores(session: Session, verdicts: Sequence[Verdict], now: datetime) -> None:
-    """Store a score for each verdict and move its prediction on, together."""
+def store_scores(session: Session, verdicts: Collection[Verdict], now: datetime) -> None:
+    """Store a score for each verdict and move its prediction on, together. The predictions must be claimed.
+
+    Raises:
+        RuntimeError: a prediction is gone; the transaction must not commit.
+    """
     if not verdicts:
         return
+    ids = new_ids(len(verdicts))
+    at, state = now.isoformat(), SnapshotState.PENDING.value
+    rows = (
+        (row_id, v.prediction_id, encode_json(v.result or {}), v.success, v.failed_reason, at, GENERATION, state)
+        for row_id, v in zip(ids, verdicts, strict=True)
+    )
+    copy_rows(session, "scores", _SCORE_COLUMNS, rows)
+    moved = _move_scored(session, [verdict.prediction_id for verdict in verdicts if verdict.success])
+    moved += _move_failed(session, [verdict for verdict in verdicts if not verdict.success])
+    if moved != len(verdicts):
+        raise RuntimeError(f"{len(verdicts)} predictions were claimed and only {moved} of them are still there")
+
+
+def _move_scored(session: Session, ids: list[str]) -> int:
+    if not ids:
+        return 0
+    values = {"ids": ids, "status": _moved(PredictionStatus.SCORED).value}
+    return session.connection().execute(_SCORED, values).rowcount
+
+
+def _move_failed(session: Session, verdicts: Sequence[Verdict]) -> int:
+    if not verdicts:
+        return 0
     values = {
-        "ids": [new_id() for _ in verdicts],
-        "predictions": [verdict.prediction_id for verdict in verdicts],
-        "statuses": [_status(verdict).value for verdict in verdicts],
-        "results": [_json(verdict.result) for verdict in verdicts],
-        "successes": [verdict.success for verdict in verdicts],
+        "ids": [verdict.prediction_id for verdict in verdicts],
         "reasons": [verdict.failed_reason for verdict in verdicts],
-        "now": now,
-        "generation": GENERATION,
+        "status": _moved(PredictionStatus.FAILED).value,
     }
-    written = session.connection().execute(_SCORE, values).rowcount
-    if written != len(verdicts):
-        raise RuntimeError(f"{len(verdicts)} predictions were claimed and only {written} were still PENDING")
+    return session.connection().execute(_FAILED, values).rowcount
 
 
 def store_waits(session: Session, waits: Sequence[Wait]) -> None:
@@ -177,17 +198,9 @@ def _inputs_of(groups: Iterable[GroupKey]) -> list[str]:
     return sorted({group.input_id for group in groups})
 
 
-def _status(verdict: Verdict) -> PredictionStatus:
-    return _moved(PredictionStatus.SCORED if verdict.success else PredictionStatus.FAILED)
-
-
 def _moved(target: PredictionStatus) -> PredictionStatus:
     return check_move(PREDICTION_MOVES, "prediction", PredictionStatus.PENDING, target)
 
 
 def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _json(document: Any) -> str:
-    return json.dumps(document, allow_nan=False)

@@ -3,12 +3,14 @@
 Every score is counted once: its snapshot, and the mark that it is counted, are one transaction. A snapshot's scores
 are all due in the same checkpoint period, so that a period's snapshots are what happened in it; each period has a
 cycle of its own. Scores of a period that already has its checkpoint count in the one open now, and `meta.late` of
-their snapshots says so.
+their snapshots says so. Predictions that failed or were absent are counted likewise, by when their outcome would have
+been known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,15 +24,21 @@ from coordinator_node.runtime.loop import PassResult
 from coordinator_node.runtime.notify import SNAPSHOTS, notify
 from coordinator_node.services.checkpoint_periods import OpenPeriod, hold_boundaries, open_period
 from coordinator_node.services.leaderboard import Leaderboard
-from coordinator_node.services.snapshot.metric_window import MetricWindow
+from coordinator_node.services.retention import Retention
+from coordinator_node.services.snapshot.ensemble_weights import EnsembleWeights, strategies_need_rows
+from coordinator_node.services.snapshot.fill import filled_store
+from coordinator_node.services.snapshot.observations import ObservationStore
 from coordinator_node.services.snapshot.store import store_cycle
 from coordinator_node.services.snapshot.summary import aggregator_of, summarise
-from coordinator_node.services.snapshot.uncounted import UncountedScore, read_uncounted
+from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore, read_misses, read_uncounted
+from coordinator_node.services.snapshot.window_metrics import needs_rows, window_metrics
+from coordinator_node.services.snapshot.window_tables import Span
+from coordinator_node.services.window_sums import RunningWindowSums, hours_before
 
 LEASE_NAME = "score-leader"
 
 SCORES_AT_ONCE = 20_000
-"""How many scores one pass counts at most; it bounds memory after a long pause."""
+"""How many scores, and how many misses, one pass counts at most; it bounds memory after a long pause."""
 
 LEADERBOARD_EVERY = 10
 """After so many cycles a leaderboard is written though nothing was scored, because its windows have moved on."""
@@ -38,8 +46,27 @@ LEADERBOARD_EVERY = 10
 MICROSECOND = timedelta(microseconds=1)
 
 
+@dataclass
+class _Part:
+    """What is counted in one period."""
+
+    scores: list[UncountedScore] = field(default_factory=list)
+    misses: list[Miss] = field(default_factory=list)
+
+    @property
+    def all(self) -> list[UncountedScore | Miss]:
+        return [*self.scores, *self.misses]
+
+    @property
+    def begins(self) -> datetime:
+        return min(one.resolvable_at for one in self.all)
+
+
 class SnapshotStage:
     """Counts new scores and keeps the leaderboard.
+
+    It remembers, between passes, the observations that metrics are taken over and the sums of the leaderboard's
+    windows. Both are read from the database when it begins to lead, and again after a pass that failed.
 
     Raises:
         ConfigurationError: when made: an unknown ranking_key, or a dotted path that cannot be imported.
@@ -51,6 +78,11 @@ class SnapshotStage:
         self._settings = settings
         self._aggregator = aggregator_of(config, settings)
         self._leaderboard = Leaderboard(config, settings)
+        self._retention = Retention(engine, settings)
+        self._weights = EnsembleWeights(config)
+        self._sums = RunningWindowSums(config.aggregation)
+        self._store: ObservationStore | None = None
+        self._fence: Fence | None = None
         self._cycles_since_leaderboard = LEADERBOARD_EVERY
 
     def run_once(self, now: datetime, fence: Fence) -> PassResult:
@@ -59,56 +91,101 @@ class SnapshotStage:
         The leaderboard has a transaction of its own: should its ranking fail, the snapshots stand, and the next cycle
         tries again.
         """
+        if fence != self._fence:
+            # Someone else may have counted since this process last led.
+            self._forget()
+            self._fence = fence
+        try:
+            return self._run(now, fence)
+        except BaseException:
+            self._forget()
+            raise
+
+    def _run(self, now: datetime, fence: Fence) -> PassResult:
+        store = self._observations(now)
         with transaction(self._engine, fence) as session:
             hold_boundaries(session)
-            scores = read_uncounted(session, SCORES_AT_ONCE)
-            snapshots = self._count(session, scores, now)
+            part = _Part(read_uncounted(session, SCORES_AT_ONCE), read_misses(session, now, SCORES_AT_ONCE))
+            snapshots = self._count(session, store, part, now)
+        self._sums.written(snapshots)
         self._cycles_since_leaderboard = LEADERBOARD_EVERY if snapshots else self._cycles_since_leaderboard + 1
-        leaderboards = int(self._write_leaderboard(now, fence))
-        counts = {"counted": len(scores), "snapshots": snapshots, "leaderboards": leaderboards}
-        return PassResult(counts, again=len(scores) == SCORES_AT_ONCE)
+        leaderboards = int(self._write_leaderboard(store, now, fence))
+        self._retention.run_if_due(now, fence)
+        counts = {
+            "counted": len(part.scores),
+            "missed": len(part.misses),
+            "snapshots": len(snapshots),
+            "leaderboards": leaderboards,
+        }
+        return PassResult(counts, again=SCORES_AT_ONCE in (len(part.scores), len(part.misses)))
 
-    def _write_leaderboard(self, now: datetime, fence: Fence) -> bool:
+    def _forget(self) -> None:
+        self._store = None
+        self._sums.forget()
+        self._weights.forget()
+
+    def _observations(self, now: datetime) -> ObservationStore:
+        """What is remembered of the window that ends now; read from the database where nothing is remembered yet."""
+        keep_rows = needs_rows(self._config) or strategies_need_rows(self._config)
+        begins = hours_before(now, self._config.metrics_window_hours)
+        if self._store is None or self._store.keeps_rows != keep_rows:
+            with Session(self._engine) as session:
+                self._store = filled_store(session, begins, keep_rows=keep_rows)
+        self._store.forget_before(begins)
+        return self._store
+
+    def _write_leaderboard(self, store: ObservationStore, now: datetime, fence: Fence) -> bool:
         """Whether one was due and there are models; one that was not written stays due."""
         if self._cycles_since_leaderboard < LEADERBOARD_EVERY:
             return False
         with transaction(self._engine, fence) as session:
-            written = self._leaderboard.write(session, now)
-            if written:
+            standings = self._leaderboard.write(session, now, self._sums.as_of(session, now))
+            if standings:
+                self._weights.write(session, store, standings, self._span(now), now)
                 notify(session, SNAPSHOTS)
-        if written:
+        if standings:
             self._cycles_since_leaderboard = 0
-        return written
+        return bool(standings)
 
-    def _count(self, session: Session, scores: Sequence[UncountedScore], now: datetime) -> int:
-        """Write a cycle for each period that the scores are due in; returns the number of snapshots."""
-        if not scores:
-            return 0
+    def _span(self, end: datetime) -> Span:
+        return Span(hours_before(end, self._config.metrics_window_hours), end)
+
+    def _count(self, session: Session, store: ObservationStore, new: _Part, now: datetime) -> list[str]:
+        """Write a cycle for each period that something new is due in; returns the ids of the snapshots."""
+        if not new.all:
+            return []
         period = open_period(session, self._settings) or OpenPeriod(
             # The first snapshots of all: the anchor will be where they begin.
-            start=min(score.performed_at for score in scores),
+            start=min(one.performed_at for one in new.all),
             length=timedelta(seconds=self._settings.checkpoint_interval_seconds),
             follows=False,
         )
-        by_period: dict[datetime | None, list[UncountedScore]] = {}
-        for score in scores:
-            by_period.setdefault(period.period_of(score.resolvable_at), []).append(score)
-        earliest_first = sorted(by_period.items(), key=lambda item: item[1][0].resolvable_at)
-        return sum(self._cycle(session, due, period, start, now) for start, due in earliest_first)
+        by_period: dict[datetime | None, _Part] = {}
+        for score in new.scores:
+            by_period.setdefault(period.period_of(score.resolvable_at), _Part()).scores.append(score)
+        for miss in new.misses:
+            by_period.setdefault(period.period_of(miss.resolvable_at), _Part()).misses.append(miss)
+        earliest_first = sorted(by_period.items(), key=lambda item: item[1].begins)
+        return [
+            snapshot_id
+            for start, part in earliest_first
+            for snapshot_id in self._cycle(session, store, part, period, start, now)
+        ]
 
     def _cycle(
         self,
         session: Session,
-        scores: Sequence[UncountedScore],
+        store: ObservationStore,
+        part: _Part,
         period: OpenPeriod,
         start: datetime | None,
         now: datetime,
-    ) -> int:
-        summaries = summarise(scores, self._aggregator, self._config.aggregation.value_field)
+    ) -> Sequence[str]:
+        store.feed(score.observation for score in part.scores if score.success and score.generation == 1)
+        summaries = summarise(part.scores, part.misses, self._aggregator, self._config.aggregation.value_field)
         ends = period.start if start is None else start + period.length
-        window = MetricWindow(session, min(now, ends - MICROSECOND))
-        metrics = window.metrics(self._config, [summary.model_id for summary in summaries])
+        span = self._span(min(now, ends - MICROSECOND))
+        metrics = window_metrics(store, self._config, [summary.model_id for summary in summaries], span)
         late = start is None and period.follows
         meta: dict[str, Any] = {"late": {"counts_in": period.start.isoformat()}} if late else {}
-        store_cycle(session, scores, summaries, metrics, meta, now)
-        return len(summaries)
+        return store_cycle(session, part.scores, part.misses, summaries, metrics, meta, now)

@@ -6,15 +6,28 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, text
+from sqlalchemy import text
 from sqlmodel import Session
 
-from coordinator_node.db.tables import SnapshotRow
-from coordinator_node.entities.ids import new_id
+from coordinator_node.db.copying import copy_rows
+from coordinator_node.db.json_text import encode_json
+from coordinator_node.entities.ids import new_id, new_ids
 from coordinator_node.services.model_rows import lock_models
 from coordinator_node.services.snapshot.summary import ModelSummary
-from coordinator_node.services.snapshot.uncounted import UncountedScore, mark_counted
+from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore, mark_counted
 
+_COLUMNS = (
+    "id",
+    "model_id",
+    "period_start",
+    "period_end",
+    "prediction_count",
+    "result_summary_jsonb",
+    "meta_jsonb",
+    "created_at",
+    "cycle_id",
+)
+_NEVER_SCORED = text("SELECT id FROM models WHERE id = ANY(CAST(:ids AS text[])) AND first_scored_at IS NULL")
 _FIRST_SCORED = text(
     """
     UPDATE models SET first_scored_at = scored.at
@@ -27,48 +40,56 @@ _FIRST_SCORED = text(
 def store_cycle(
     session: Session,
     scores: Sequence[UncountedScore],
+    misses: Sequence[Miss],
     summaries: Sequence[ModelSummary],
     metrics: Mapping[str, Mapping[str, float | None]],
     meta: Mapping[str, Any],
     now: datetime,
-) -> None:
-    """Store a snapshot for each summary, under one new cycle id, and make the scores counted by them.
+) -> list[str]:
+    """Store a snapshot for each summary, under one new cycle id, and make scores and misses counted by them.
 
     Args:
         session: what it writes with; the caller commits.
         scores: all scores of the summaries' models in this cycle.
+        misses: all their failures and absences without a score.
         summaries: one a model.
         metrics: by model id, merged over the summary's own fields.
         meta: what every snapshot's meta says besides its own.
         now: becomes created_at.
+
+    Returns:
+        The ids of the snapshots.
     """
     cycle_id = new_id()
-    snapshot_ids = {summary.model_id: new_id() for summary in summaries}
-    session.connection().execute(
-        insert(SnapshotRow),
-        [
-            {
-                "id": snapshot_ids[summary.model_id],
-                "model_id": summary.model_id,
-                "period_start": summary.period_start,
-                "period_end": summary.period_end,
-                "prediction_count": summary.prediction_count,
-                "result_summary_jsonb": {**summary.summary, **metrics.get(summary.model_id, {})},
-                "meta_jsonb": {**summary.meta, **meta},
-                "created_at": now,
-                "cycle_id": cycle_id,
-            }
-            for summary in summaries
-        ],
+    ids = new_ids(len(summaries))
+    rows = (
+        (
+            snapshot_id,
+            summary.model_id,
+            summary.period_start,
+            summary.period_end,
+            summary.prediction_count,
+            encode_json({**summary.summary, **metrics.get(summary.model_id, {})}),
+            encode_json({**summary.meta, **meta}),
+            now,
+            cycle_id,
+        )
+        for snapshot_id, summary in zip(ids, summaries, strict=True)
     )
-    mark_counted(session, {score.id: snapshot_ids[score.model_id] for score in scores})
+    copy_rows(session, "snapshots", _COLUMNS, rows)
+    snapshot_of = {summary.model_id: snapshot_id for snapshot_id, summary in zip(ids, summaries, strict=True)}
+    mark_counted(session, scores, misses, snapshot_of)
     _set_first_scores(session, scores)
+    return ids
 
 
 def _set_first_scores(session: Session, scores: Sequence[UncountedScore]) -> None:
     first: dict[str, datetime] = {}
     for score in scores:
         if score.success:
-            first[score.model_id] = min(score.scored_at, first.get(score.model_id, score.scored_at))
-    lock_models(session, list(first))
-    session.connection().execute(_FIRST_SCORED, {"ids": list(first), "ats": list(first.values())})
+            scored_at = score.observation.scored_at
+            first[score.model_id] = min(scored_at, first.get(score.model_id, scored_at))
+    new = session.connection().execute(_NEVER_SCORED, {"ids": list(first)}).scalars().all() if first else []
+    if new:
+        lock_models(session, new)
+        session.connection().execute(_FIRST_SCORED, {"ids": new, "ats": [first[model_id] for model_id in new]})

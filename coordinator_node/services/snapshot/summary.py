@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -12,10 +13,11 @@ from pydantic import BaseModel
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig, default_aggregate_snapshot
 from coordinator_node.entities.json_values import fault_in, finite_or_null, reason_of, to_json
+from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.extensions.callable_resolver import resolve_callable
 from coordinator_node.metrics.values import as_number
 from coordinator_node.runtime.logging import get_logger
-from coordinator_node.services.snapshot.uncounted import UncountedScore
+from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore
 
 log = get_logger(__name__)
 
@@ -27,8 +29,13 @@ class ModelSummary:
     """A snapshot's content before it has metrics and an id.
 
     `prediction_count` counts successes. `summary` is what the aggregator made of them, {} where there are none or it
-    failed. `meta` holds `failed_count`, `scopes` ({scope_key: {prediction_count, value}}, the value being the
-    aggregation's value_field over that scope alone, null where it has none), and `error` where the aggregator failed.
+    failed. `meta` holds
+
+    - `failed_count`, `absent_count`, and `missing_count`, which is both;
+    - `due_count`, all that were due, and `coverage`, which is prediction_count / due_count;
+    - `scopes`: {scope_key: {prediction_count, missing_count, value}}, the value being the aggregation's value_field
+      over that scope alone, null where it has none;
+    - `error`, where the aggregator failed.
     """
 
     model_id: str
@@ -37,6 +44,19 @@ class ModelSummary:
     prediction_count: int
     summary: dict[str, Any]
     meta: dict[str, Any]
+
+
+@dataclass
+class _Counted:
+    """What one model has in one cycle."""
+
+    successes: list[UncountedScore] = field(default_factory=list)
+    failures: list[UncountedScore | Miss] = field(default_factory=list)
+    absences: list[Miss] = field(default_factory=list)
+
+    @property
+    def missing(self) -> list[UncountedScore | Miss]:
+        return [*self.failures, *self.absences]
 
 
 def aggregator_of(config: CrunchConfig, settings: Settings) -> Aggregator:
@@ -51,34 +71,44 @@ def aggregator_of(config: CrunchConfig, settings: Settings) -> Aggregator:
     return config.aggregate_snapshot
 
 
-def summarise(scores: Sequence[UncountedScore], aggregator: Aggregator, value_field: str) -> list[ModelSummary]:
+def summarise(
+    scores: Sequence[UncountedScore], misses: Sequence[Miss], aggregator: Aggregator, value_field: str
+) -> list[ModelSummary]:
     """One summary a model, in order of model id.
 
     A model whose aggregator raises, or gives what is no JSON object, gets an empty summary with the reason in
     `meta.error`: its scores are counted, its windows go without this cycle, and no other model is held up.
     """
-    by_model: dict[str, list[UncountedScore]] = {}
+    by_model: dict[str, _Counted] = {}
     for score in scores:
-        by_model.setdefault(score.model_id, []).append(score)
+        own = by_model.setdefault(score.model_id, _Counted())
+        (own.successes if score.success else own.failures).append(score)
+    for miss in misses:
+        own = by_model.setdefault(miss.model_id, _Counted())
+        (own.absences if miss.status is PredictionStatus.ABSENT else own.failures).append(miss)
     return [_summarise_one(model_id, by_model[model_id], aggregator, value_field) for model_id in sorted(by_model)]
 
 
-def _summarise_one(
-    model_id: str, scores: Sequence[UncountedScore], aggregator: Aggregator, value_field: str
-) -> ModelSummary:
-    successes = [score for score in scores if score.success]
-    meta: dict[str, Any] = {"failed_count": len(scores) - len(successes)}
+def _summarise_one(model_id: str, counted: _Counted, aggregator: Aggregator, value_field: str) -> ModelSummary:
+    successes, due = counted.successes, [*counted.successes, *counted.missing]
+    meta: dict[str, Any] = {
+        "failed_count": len(counted.failures),
+        "absent_count": len(counted.absences),
+        "missing_count": len(counted.missing),
+        "due_count": len(due),
+        "coverage": len(successes) / len(due),
+    }
     summary: dict[str, Any] = {}
     try:
         summary = _aggregate(successes, aggregator)
-        meta["scopes"] = _by_scope(successes, summary, aggregator, value_field)
+        meta["scopes"] = _by_scope(counted, summary, aggregator, value_field)
     except Exception as error:  # an operator's callable may raise anything; it costs this model's summary only
         summary, meta["error"] = {}, f"the snapshot aggregator failed: {reason_of(error)}"
         log.warning("snapshot without a summary", model_id=model_id, reason=meta["error"])
     return ModelSummary(
         model_id=model_id,
-        period_start=min(score.performed_at for score in scores),
-        period_end=max(score.resolvable_at for score in scores),
+        period_start=min(one.performed_at for one in due),
+        period_end=max(one.resolvable_at for one in due),
         prediction_count=len(successes),
         summary=summary,
         meta=meta,
@@ -86,26 +116,29 @@ def _summarise_one(
 
 
 def _by_scope(
-    successes: Sequence[UncountedScore], whole: Mapping[str, Any], aggregator: Aggregator, value_field: str
+    counted: _Counted, whole: Mapping[str, Any], aggregator: Aggregator, value_field: str
 ) -> dict[str, dict[str, Any]]:
     by_scope: dict[str, list[UncountedScore]] = {}
-    for score in successes:
+    for score in counted.successes:
         by_scope.setdefault(score.scope_key, []).append(score)
-    summaries = {
-        scope_key: whole if len(by_scope) == 1 else _aggregate(scores, aggregator)
-        for scope_key, scores in sorted(by_scope.items())
-    }
-    return {
-        scope_key: {"prediction_count": len(by_scope[scope_key]), "value": as_number(summary.get(value_field))}
-        for scope_key, summary in summaries.items()
-    }
+    missing = Counter(miss.scope_key for miss in counted.missing)
+    scopes: dict[str, dict[str, Any]] = {}
+    for scope_key in sorted({*by_scope, *missing}):
+        own = by_scope.get(scope_key, [])
+        summary = whole if len(by_scope) == 1 and own else _aggregate(own, aggregator)
+        scopes[scope_key] = {
+            "prediction_count": len(own),
+            "missing_count": missing[scope_key],
+            "value": as_number(summary.get(value_field)),
+        }
+    return scopes
 
 
 def _aggregate(scores: Sequence[UncountedScore], aggregator: Aggregator) -> dict[str, Any]:
     """The aggregator's summary of some scores, storable, null where it holds NaN or infinity; {} for no scores."""
     if not scores:
         return {}
-    given = aggregator([dict(score.result) for score in scores])
+    given = aggregator([dict(score.observation.result) for score in scores])
     if not isinstance(given, Mapping | BaseModel):
         raise TypeError(f"it returned a {type(given).__name__}, not a dict")
     summary: dict[str, Any] = finite_or_null(to_json(given))
