@@ -29,7 +29,7 @@ def rows(engine: Engine, query: str) -> list[Any]:
 
 
 async def until_rows(engine: Engine, query: str, enough: Callable[[list[Any]], bool]) -> list[Any]:
-    for _ in range(100):
+    for _ in range(600):  # far longer than it takes, for a machine that runs other things beside this
         found = await asyncio.to_thread(rows, engine, query)
         if enough(found):
             return found
