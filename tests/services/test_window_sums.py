@@ -1,4 +1,4 @@
-"""Window sums: what is kept up is what is read anew, whatever is written when, and means with and without the missing."""
+"""Window sums: what is kept up is what is read anew, whatever is written when; means with and without the missing."""
 
 from __future__ import annotations
 
