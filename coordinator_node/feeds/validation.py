@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -40,6 +41,42 @@ def to_feed_record(record: FeedDataRecord, ingested_at: datetime) -> FeedRecord:
         )
     except (_RefusedError, UnstorableError) as refused:
         raise MalformedRecordError(record.subject, str(refused)) from refused.__cause__
+
+
+@dataclass(frozen=True)
+class AskedFor:
+    """What a source was asked for: whatever it names its records, they are stored under these names or not at all.
+
+    Under any other name they would be rows that no stage reads, and a watermark that nobody waits for.
+    """
+
+    source: str
+    subjects: tuple[str, ...]
+    kind: str
+    granularity: str
+
+    def named(self, record: FeedRecord) -> FeedRecord:
+        """The record under the names that were asked for.
+
+        Its source is the name under which the source is registered, because one class may serve under several; its
+        subject is spelt as it was asked for, where only upper and lower case differ.
+
+        Raises:
+            MalformedRecordError: it is of another subject, kind or granularity.
+        """
+        for what in ("kind", "granularity"):
+            given, asked = getattr(record, what), getattr(self, what)
+            if given != asked:
+                raise MalformedRecordError(record.subject, f"its {what} is {given}, but {asked} was asked for")
+        return replace(record, source=self.source, subject=self._subject(record.subject))
+
+    def _subject(self, given: str) -> str:
+        if given in self.subjects:
+            return given
+        alike = [subject for subject in self.subjects if subject.lower() == given.strip().lower()]
+        if len(alike) != 1:
+            raise MalformedRecordError(given, f"only {', '.join(self.subjects)} was asked for")
+        return alike[0]
 
 
 class _RefusedError(Exception):

@@ -20,10 +20,12 @@ from candle_venue import (
     watermark,
 )
 from sqlalchemy import Engine, text
+from structlog.testing import capture_logs
 
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.feeds import FeedDataRecord, FeedFetchRequest
 from coordinator_node.feeds.errors import FeedError, NoHistoryError, PermanentFeedError, RetryableFeedError
+from coordinator_node.feeds.validation import AskedFor
 from coordinator_node.services.feed_data import catch_up, inbox, listening
 from coordinator_node.services.feed_data.gap_log import RETRY_SECONDS
 
@@ -163,6 +165,67 @@ async def test_a_silent_source_is_listened_to_anew(start: Starter, engine: Engin
     assert stored_minutes(engine, "venue", "BTC") == [*HISTORY, *range(60, 65)]
 
 
+async def test_a_quiet_market_is_no_silence_where_the_source_can_tell(start: Starter) -> None:
+    class Lively(CandleVenue):
+        silent = 0.0
+
+        async def listen(self, sub: Any, sink: Any) -> Any:
+            handle = await super().listen(sub, sink)
+            handle.silent_seconds = lambda: self.silent
+            return handle
+
+    venue = Lively()
+    process = start(venue)
+    await process.steps()
+    venue.stalled = True
+    for _ in range(20):
+        await venue.advance()
+        await process.steps()
+    assert process.failures == []
+    venue.silent = 301.0
+    await process.steps()
+    assert said(process) == ["the source has been silent for 301 s: listening anew"]
+
+
+async def test_a_source_whose_records_are_all_refused_is_told_of_and_not_taken_for_alive(
+    start: Starter, engine: Engine
+) -> None:
+    venue = CandleVenue()
+    process = start(venue, subjects=("BTC",))
+    await process.steps()
+    venue.holes = {("BTC", minute) for minute in range(60, 70)}  # its history has none of them either
+    with capture_logs() as logs:
+        for minute in range(60, 66):
+            await venue.advance()
+            other = candle("venue", "BTC", minute)
+            await venue.say(FeedDataRecord(**{**vars(other), "granularity": "5m"}))
+            await process.steps()
+    reason = "record of 'BTC' refused: its granularity is 5m, but 1m was asked for"
+    assert said(process) == [f"no record for 360 s that can be stored: {reason}; listening anew"]
+    assert [each["reason"] for each in logs if each["event"] == "record refused"] == [reason]
+    assert stored_minutes(engine, "venue", "BTC") == HISTORY
+
+
+async def test_what_is_heard_is_stored_under_the_names_of_the_settings(start: Starter, engine: Engine) -> None:
+    venue = CandleVenue()
+    process = start(venue)
+    await process.steps()
+    await venue.advance(lambda closed: [])
+    for record in (
+        FeedDataRecord(**{**vars(candle("My Exchange", "BTC", 60)), "subject": "btc"}),
+        FeedDataRecord(**{**vars(candle("My Exchange", "ETH", 60)), "ts_event": open_time(60)}),
+        candle("venue", "DOGE", 60),
+    ):
+        await process._sinks[0].on_record(record)
+    asked = len(venue.fetches)
+    await process.steps()
+    assert stored_minutes(engine, "venue", "BTC") == stored_minutes(engine, "venue", "ETH") == [*HISTORY, 60]
+    assert len(venue.fetches) == asked
+    with engine.connect() as connection:
+        subjects = connection.execute(text("SELECT DISTINCT source, subject FROM feed_records ORDER BY 2")).all()
+    assert [tuple(row) for row in subjects] == [("venue", "BTC"), ("venue", "ETH")]
+
+
 async def test_a_source_that_hangs_when_it_is_stopped_is_left_behind(
     start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +343,24 @@ async def test_a_long_history_is_fetched_in_several_passes(
     assert stored_minutes(engine, "venue", "BTC") == [*HISTORY, 60]
 
 
+async def test_a_slow_history_does_not_hold_up_what_is_heard_of_the_others(
+    start: Starter, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catch_up, "SECONDS_A_PASS", 0.0)
+    venue = CandleVenue()
+    process = start(venue)
+    await process.steps(4)
+    assert stored_minutes(engine, "venue", "ETH") == HISTORY
+    venue.most = 1
+    await venue.advance(lambda closed: closed[1:])  # BTC's is lost, and its history comes a candle at a time
+    await venue.advance()
+    result = await process.service.step()
+    assert (result.counts["caught_up"], result.again) == (1, True)
+    assert stored_minutes(engine, "venue", "ETH") == [*HISTORY, 60, 61]
+    await process.steps(2)
+    assert stored_minutes(engine, "venue", "BTC") == [*HISTORY, 60, 61]
+
+
 async def test_what_retention_would_delete_at_once_is_not_fetched(start: Starter, engine: Engine) -> None:
     venue = CandleVenue()
     process = start(venue, subjects=("BTC",), feed_record_ttl_days=5 / 1440)
@@ -310,7 +391,8 @@ async def test_a_pass_gives_up_what_it_asked_when_the_worker_is_to_end(start: St
 async def test_a_source_that_brings_more_than_is_stored_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox, "HELD_RECORDS", 3)
     monkeypatch.setattr(inbox, "BURST_RECORDS", 2)
-    box = inbox.Inbox(lambda: open_time(100), lambda: None, "candle", MINUTE)
+    asked_for = AskedFor("venue", ("BTC",), "candle", "1m")
+    box = inbox.Inbox(lambda: open_time(100), lambda: None, asked_for, MINUTE)
     bringing = asyncio.create_task(bring(box, 5))
     await asyncio.sleep(0.01)
     kept: list[FeedDataRecord] = []

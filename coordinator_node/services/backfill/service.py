@@ -131,7 +131,7 @@ class BackfillService:
 
     async def _fetch_subject(self, request: BackfillRequest, subject: str, job: _Job) -> int:
         """Fetch the rest of one subject's records; returns how many there were."""
-        history = HistoryReader(self.feed, request.kind, request.granularity, self._clock)
+        history = HistoryReader(self.feed, request.source, request.kind, request.granularity, self._clock)
         backoff = Backoff(self._clock)
         cursor, found = as_utc(request.cursor_ts or request.start), 0
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from sqlmodel import Session
 from coordinator_node.config.settings import Settings
 from coordinator_node.entities.feed_record import FeedRecord
 from coordinator_node.feeds.errors import NoHistoryError, PermanentFeedError
+from coordinator_node.feeds.micros import MICROSECOND
 from coordinator_node.runtime.leases import LeaseFence
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.services.feed_data.paging import HistoryReader
@@ -21,7 +23,8 @@ from coordinator_node.services.feed_data.store import read_watermark
 
 log = get_logger(__name__)
 
-PAGES_A_PASS = 20
+# What is heard of those who are up to date waits for as long as a pass takes.
+PAGES_A_PASS, SECONDS_A_PASS = 20, 5.0
 OVERDUE_SECONDS, OVERDUE_AGAIN_SECONDS = 10.0, 60.0
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -93,12 +96,13 @@ class CatchUp:
         return found
 
     async def run(self, fence: LeaseFence, page_records: int) -> int:
-        """Fetch the history of those behind, page after page, PAGES_A_PASS at most; returns how many were new.
+        """Fetch the history of those behind, page after page, until a pass has had enough; returns how many were new.
 
         Raises:
             RetryableFeedError: the source cannot be asked at the moment; whoever was not finished stays behind.
         """
         stored = pages = 0
+        enough_at = time.monotonic() + SECONDS_A_PASS
         while self.behind:
             subject = self.behind[0]
             start = await asyncio.to_thread(self._missing_from, subject)
@@ -108,7 +112,9 @@ class CatchUp:
                         stored += await asyncio.to_thread(self._store, fence, page.records)
                         self.stored(page.records)
                         pages += 1
-                        if pages == PAGES_A_PASS:
+                        enough = pages >= PAGES_A_PASS or time.monotonic() >= enough_at
+                        # Where no watermark was moved, the next pass would only ask for the same page again.
+                        if enough and page.upto > start + MICROSECOND and page.records:
                             return stored
             except NoHistoryError as error:
                 log.info("going on with what is heard", subject=subject, reason=str(error))

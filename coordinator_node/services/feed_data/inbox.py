@@ -11,7 +11,7 @@ from itertools import islice
 from coordinator_node.entities.feed_record import FeedRecord
 from coordinator_node.feeds.contracts import FeedDataKind, FeedDataRecord
 from coordinator_node.feeds.errors import MalformedRecordError
-from coordinator_node.feeds.validation import to_feed_record
+from coordinator_node.feeds.validation import AskedFor, to_feed_record
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.services.feed_data.paging import is_final
 
@@ -24,37 +24,44 @@ HELD_RECORDS = 50_000
 # has seen, and it never moves back.
 MOST_AHEAD = timedelta(seconds=60)
 
+# Different reasons that are told of one listening; a source that is wrong in so many ways needs no more of them.
+MOST_REFUSALS_TOLD = 1000
+
 
 class Inbox:
     """The sink of a listening: checks each record and keeps it until it is stored.
 
     Attributes:
-        heard_at: when the source last gave a sign of life.
+        heard_at: when the source last gave a record that can be stored, or will be.
+        refusal: why the last record since then was refused; None where none was.
         due: for a subject whose candle came before its close by this machine's clock, when it will have closed. Such a
             candle is not kept, because it may still change: it is to be fetched then.
     """
 
     def __init__(
-        self, clock: Callable[[], datetime], wake: Callable[[], None], kind: str, known_after: timedelta
+        self, clock: Callable[[], datetime], wake: Callable[[], None], asked_for: AskedFor, known_after: timedelta
     ) -> None:
         self.heard_at = clock()
+        self.refusal: str | None = None
         self.due: dict[str, datetime] = {}
         self._clock = clock
         self._wake = wake
-        self._kind = kind
+        self._asked_for = asked_for
         self._known_after = known_after
+        self._refusals_told: set[str] = set()
         self._held: dict[str, deque[FeedRecord]] = {}
         self._size = 0
         self._room = asyncio.Event()
 
     async def on_record(self, record: FeedDataRecord) -> None:
         """Take one record; one that cannot be stored is named in the log and costs no other."""
-        self.heard_at = self._clock()
+        now = self._clock()
         try:
-            heard = to_feed_record(record, self.heard_at)
+            heard = self._asked_for.named(to_feed_record(record, now))
         except MalformedRecordError as error:
-            log.warning("record refused", reason=str(error))
+            self._refuse(str(error))
             return
+        self.heard_at, self.refusal = now, None
         if is_final(heard) and self._is_timely(heard):
             await self._keep(heard)
 
@@ -88,10 +95,17 @@ class Inbox:
                 seconds_ahead=ahead.total_seconds(),
             )
             return False
-        if self._kind == FeedDataKind.CANDLE and ahead > timedelta(0):
+        if self._asked_for.kind == FeedDataKind.CANDLE and ahead > timedelta(0):
             self.due[heard.subject] = max(known_at, self.due.get(heard.subject, known_at))
             return False
         return True
+
+    def _refuse(self, reason: str) -> None:
+        """Tell each reason once: a source that names its records otherwise does so with every one."""
+        self.refusal = reason
+        if reason not in self._refusals_told and len(self._refusals_told) < MOST_REFUSALS_TOLD:
+            self._refusals_told.add(reason)
+            log.warning("record refused", reason=reason)
 
     async def _keep(self, heard: FeedRecord) -> None:
         while self._size >= HELD_RECORDS:

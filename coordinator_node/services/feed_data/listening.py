@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from coordinator_node.entities.errors import ConfigurationError
-from coordinator_node.feeds.base import DataFeed, FeedHandle, FeedSink, listening_ended
+from coordinator_node.feeds.base import DataFeed, FeedHandle, FeedSink, LivelyFeedHandle, listening_ended
 from coordinator_node.feeds.contracts import FeedDataRecord, FeedSubscription
 from coordinator_node.feeds.errors import FeedError, PermanentFeedError, RetryableFeedError
 from coordinator_node.runtime.logging import get_logger
@@ -20,17 +20,6 @@ SILENT_SECONDS, SILENT_SPACINGS = 30.0, 5
 STOP_SECONDS = 3.0
 
 
-def silence(heard_at: datetime, now: datetime, spacing: timedelta) -> RetryableFeedError | None:
-    """What to say of a source that has said nothing for longer than any source should; None where it has not.
-
-    `spacing` is the time between two of its records.
-    """
-    silent = now - heard_at
-    if silent <= max(timedelta(seconds=SILENT_SECONDS), SILENT_SPACINGS * spacing):
-        return None
-    return RetryableFeedError(f"the source has been silent for {silent.total_seconds():.0f} s: listening anew")
-
-
 class Listening:
     """One listening that was started. `failure` is what it ended with, if listening anew may help; else None."""
 
@@ -39,6 +28,25 @@ class Listening:
         self.failure: RetryableFeedError | None = None
         self._handle = handle
         self._closed = asyncio.Event()
+
+    def silence(
+        self, heard_at: datetime, now: datetime, spacing: timedelta, refusal: str | None
+    ) -> RetryableFeedError | None:
+        """What to say of a source that has been silent for longer than any source should; None where it has not.
+
+        A record breaks the silence, and so does whatever a venue says where the handle can tell: a quiet market is no
+        dead connection. `heard_at` is when the last record came, `spacing` the time between two, `refusal` why the last
+        one since then was refused, None where none was.
+        """
+        silent = now - heard_at
+        if isinstance(self._handle, LivelyFeedHandle):
+            silent = min(silent, timedelta(seconds=self._handle.silent_seconds()))
+        if silent <= max(timedelta(seconds=SILENT_SECONDS), SILENT_SPACINGS * spacing):
+            return None
+        seconds = silent.total_seconds()
+        if refusal is not None:
+            return RetryableFeedError(f"no record for {seconds:.0f} s that can be stored: {refusal}; listening anew")
+        return RetryableFeedError(f"the source has been silent for {seconds:.0f} s: listening anew")
 
     async def watch(self, wake: Callable[[], None]) -> None:
         """Wait for its end, and note a failure that a new listening may mend.

@@ -14,7 +14,7 @@ from coordinator_node.feeds.base import DataFeed, spacing_of
 from coordinator_node.feeds.contracts import FeedDataKind, FeedDataRecord, FeedFetchRequest, known_delay
 from coordinator_node.feeds.errors import FeedError, MalformedRecordError, PermanentFeedError, RetryableFeedError
 from coordinator_node.feeds.micros import MICROSECOND
-from coordinator_node.feeds.validation import to_feed_record
+from coordinator_node.feeds.validation import AskedFor, to_feed_record
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.runtime.loop import unless
 
@@ -42,12 +42,15 @@ class HistoryReader:
     def __init__(
         self,
         feed: DataFeed,
+        source: str,
         kind: str,
         granularity: str,
         clock: Callable[[], datetime],
         stop: asyncio.Event | None = None,
     ) -> None:
-        """Work on one kind and granularity of a source; what it is asked is given up when `stop` is set.
+        """Work on one kind and granularity of a source, by the name under which its records are stored.
+
+        What it is asked is given up when `stop` is set.
 
         Raises:
             ValueError: a kind or granularity that no feed has.
@@ -56,6 +59,7 @@ class HistoryReader:
         self.known_after = known_delay(kind, self.spacing.total_seconds())
         self._far_apart = self.known_after >= timedelta(seconds=1)
         self._feed = feed
+        self._source = source
         self._kind = FeedDataKind(kind)
         self._granularity = granularity
         self._clock = clock
@@ -66,7 +70,7 @@ class HistoryReader:
     ) -> AsyncGenerator[Page]:
         """The records with start <= ts_event < end that are known by now, so that a running candle is never given.
 
-        A record that cannot be stored is named in the log and left out. A page may be empty of records.
+        Records that cannot be stored are told in the log and left out. A page may be empty of records.
 
         Raises:
             StoppedError: the worker is to end.
@@ -110,12 +114,14 @@ class HistoryReader:
         records: list[FeedRecord] = []
         refused: MalformedRecordError | None = None
         now = self._clock()
+        asked_for = AskedFor(self._source, (subject,), self._kind, self._granularity)
         for record in given:
             try:
-                records.append(to_feed_record(record, now))
+                records.append(asked_for.named(to_feed_record(record, now)))
             except MalformedRecordError as error:
-                log.warning("record refused", reason=str(error))
-                refused = error
+                refused = refused or error
+        if refused is not None:
+            log.warning("records refused", count=len(given) - len(records), first=str(refused))
         return _Answer(len(given), [r for r in records if r.ts_event < end and is_final(r)], refused)
 
     async def _fetch(self, request: FeedFetchRequest) -> Sequence[FeedDataRecord]:
@@ -129,7 +135,7 @@ class HistoryReader:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What a source gave: how many records, those that can be stored, and the last that cannot."""
+    """What a source gave: how many records, those that can be stored, and why the first of the others cannot."""
 
     size: int
     records: list[FeedRecord]

@@ -15,6 +15,7 @@ from coordinator_node.entities.feed_record import FeedRecord
 from coordinator_node.feeds.base import DataFeed
 from coordinator_node.feeds.contracts import FeedDataKind, FeedSubscription
 from coordinator_node.feeds.errors import RetryableFeedError
+from coordinator_node.feeds.validation import AskedFor
 from coordinator_node.runtime.leases import Lease, LeaseFence
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.runtime.loop import PassResult, StoppedError, unless
@@ -23,7 +24,7 @@ from coordinator_node.services.feed_data.backoff import Backoff
 from coordinator_node.services.feed_data.catch_up import CatchUp
 from coordinator_node.services.feed_data.gaps import GapCheck, Repair
 from coordinator_node.services.feed_data.inbox import Inbox
-from coordinator_node.services.feed_data.listening import Listening, listen, silence
+from coordinator_node.services.feed_data.listening import Listening, listen
 from coordinator_node.services.feed_data.paging import PAGE_RECORDS, HistoryReader
 from coordinator_node.services.feed_data.store import prune_records, store_records
 
@@ -62,7 +63,9 @@ class FeedService:
         self._background = background
         self._stop = stop or asyncio.Event()
         self._kind = FeedDataKind(settings.feed_kind)
-        self._history = HistoryReader(feed, settings.feed_kind, settings.feed_granularity, clock, self._stop)
+        self._history = HistoryReader(
+            feed, settings.feed_source, settings.feed_kind, settings.feed_granularity, clock, self._stop
+        )
         self._catch_up = CatchUp(engine, settings, self._history, self._store, clock)
         self._gaps = GapCheck(engine, settings, self._history, self._store, clock)
         self._inbox = self._new_inbox()
@@ -124,7 +127,7 @@ class FeedService:
         settings = self._settings
         subscription = FeedSubscription(settings.feed_subjects, self._kind, settings.feed_granularity)
         self._listening = await unless(self._stop, listen(self._feed, subscription, self._inbox))
-        self._inbox.heard_at = self._clock()
+        self._inbox.heard_at, self._inbox.refusal = self._clock(), None
         self._catch_up.fall_behind(self._listening.subjects)
         self._background(self._listening.watch(self._wake))
         log.info("listening", source=settings.feed_source, subjects=",".join(self._listening.subjects))
@@ -137,7 +140,8 @@ class FeedService:
         if failure is not None:
             self._listen_again.failed(failure)
         else:
-            failure = silence(self._inbox.heard_at, self._clock(), self._history.spacing)
+            inbox = self._inbox
+            failure = self._listening.silence(inbox.heard_at, self._clock(), self._history.spacing, inbox.refusal)
         if failure is not None:
             await self._end_listening()
         return failure
@@ -177,7 +181,11 @@ class FeedService:
         return self._listening.subjects if self._listening and self._kind is FeedDataKind.CANDLE else ()
 
     def _new_inbox(self) -> Inbox:
-        return Inbox(self._clock, self._wake, self._settings.feed_kind, self._history.known_after)
+        settings = self._settings
+        asked_for = AskedFor(
+            settings.feed_source, settings.feed_subjects, settings.feed_kind, settings.feed_granularity
+        )
+        return Inbox(self._clock, self._wake, asked_for, self._history.known_after)
 
     async def _prune(self, fence: LeaseFence) -> int:
         now = self._clock()
