@@ -164,7 +164,7 @@ class Aggregation(BaseModel):
 
 
 class EnsembleConfig(BaseModel):
-    """A virtual model made of the others' answers.
+    """A virtual model made of the others' answers: `__ensemble_<name>__`.
 
     `strategy(model_metrics, predictions) -> {model_id: weight}`; None means inverse variance.
     `model_filter(model_id, metrics) -> bool` keeps members; None keeps all.
@@ -174,6 +174,14 @@ class EnsembleConfig(BaseModel):
     strategy: Callable[..., Any] | None = None
     model_filter: Callable[..., Any] | None = None
     enabled: bool = True
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        # Without one, the virtual model's id would be that of a real model.
+        if not (value and value.isprintable()):
+            raise ValueError(f"an ensemble's name must be printable and not empty, got {value!r}")
+        return value
 
 
 class ScheduledPrediction(BaseModel):
@@ -296,6 +304,14 @@ class CrunchConfig(BaseModel):
                     f"two schedules have the scope_key {key[0]!r}, interval {key[1]} s and horizon {key[2]} s"
                 )
             seen.add(key)
+        return self
+
+    @model_validator(mode="after")
+    def _distinct_ensembles(self) -> CrunchConfig:
+        names = [ensemble.name for ensemble in self.ensembles]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two ensembles have the name {twice!r}")
         return self
 
 

@@ -15,8 +15,21 @@ RULES = {
     "every model known in a called slot has exactly one prediction in it": """
         SELECT slot.id, model.id, count(prediction.id) FROM prediction_slots slot CROSS JOIN models model
         LEFT JOIN predictions prediction ON prediction.slot_id = slot.id AND prediction.model_id = model.id
-        WHERE slot.status = 'CALLED' AND slot.slot_at > model.created_at
+        WHERE slot.status = 'CALLED' AND slot.slot_at > model.created_at AND NOT starts_with(model.id, '__ensemble_')
         GROUP BY slot.id, model.id HAVING count(prediction.id) <> 1
+    """,
+    "an ensemble has one prediction where it had weights at the slot and a member answered, else none": """
+        SELECT slot.id, model.id, count(DISTINCT own.id), count(member.id)
+        FROM prediction_slots slot
+        JOIN models model ON starts_with(model.id, '__ensemble_')
+        LEFT JOIN LATERAL (SELECT weights_jsonb AS weights FROM ensemble_weights
+                           WHERE model_id = model.id AND computed_at <= slot.slot_at
+                           ORDER BY computed_at DESC, id DESC LIMIT 1) newest ON true
+        LEFT JOIN predictions own ON own.slot_id = slot.id AND own.model_id = model.id
+        LEFT JOIN predictions member ON member.slot_id = slot.id AND newest.weights ? member.model_id
+              AND member.inference_output_jsonb <> '{}'
+        WHERE slot.prediction_config_id IS NOT NULL
+        GROUP BY slot.id, model.id HAVING count(DISTINCT own.id) <> least(count(member.id), 1)
     """,
     "every moment of a schedule's grid between its first and last slot has a row": """
         SELECT schedule.id, missing.at FROM scheduled_prediction_configs schedule

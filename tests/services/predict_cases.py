@@ -41,7 +41,8 @@ CALLED = "SELECT slot_at FROM prediction_slots WHERE status = 'CALLED' ORDER BY 
 UNBALANCED = """
     SELECT s.id FROM prediction_slots s CROSS JOIN models m
     LEFT JOIN predictions p ON p.slot_id = s.id AND p.model_id = m.id
-    WHERE s.status = 'CALLED' AND s.slot_at > m.created_at GROUP BY s.id, m.id HAVING count(p.id) <> 1
+    WHERE s.status = 'CALLED' AND s.slot_at > m.created_at AND NOT starts_with(m.id, '__ensemble_')
+    GROUP BY s.id, m.id HAVING count(p.id) <> 1
 """
 
 

@@ -21,6 +21,7 @@ from coordinator_node.runtime.logging import get_logger
 from coordinator_node.runtime.loop import PassResult
 from coordinator_node.services.model_shards import shard_of
 from coordinator_node.services.predict.due import DueSlots
+from coordinator_node.services.predict.ensemble_signals import EnsembleSignals
 from coordinator_node.services.predict.lanes import Answer, Lane, Lanes
 from coordinator_node.services.predict.model_nodes import Call, ModelNodes, make_call
 from coordinator_node.services.predict.outcomes import ABSENT, TIMEOUT, Outcomes
@@ -71,8 +72,9 @@ class PredictService:
         self._lanes = Lanes(self._nodes, settings, on_join=self._welcome)
         self._presence = Presence()
         self._due = DueSlots(config, settings, self._reader)
-        self._writer = PredictionWriter(engine, clock, self._written)
         self._outcomes = Outcomes(config, settings, clock)
+        self._signals = EnsembleSignals(config, self._outcomes)
+        self._writer = PredictionWriter(engine, clock, self._written, self._signals)
         self._tournament = is_tournament(config)
         self._rounds = Rounds(self._lanes, self._writer, self._outcomes, self._keeps)
         self._background = background
@@ -186,7 +188,8 @@ class PredictService:
             inputs, missed, progress = self._due.open(session, self._warm, now)
             calls = claim_calls(session, claimable, self._due.schedules, now)
             working = self._working | {call.key for call in calls}
-            interrupted = end_left_calls(session, shards, working, now)
+            left = end_left_calls(session, shards, working, now)
+            self._signals.make(session, left.slots)
             rounds: list[RoundCall] = []
             if self._tournament:
                 rounds = claim_rounds(session, claimable, self._working, self._config.call_method, now)
@@ -198,7 +201,7 @@ class PredictService:
                 for input_id, called in by_input.items()
             ]
         self._due.advance(progress)
-        return Done(given, rounds, len(inputs), missed, interrupted)
+        return Done(given, rounds, len(inputs), missed, left.predictions)
 
     async def _give_up_surplus(self) -> None:
         """Release shards that others should have, once nothing is under way in them."""

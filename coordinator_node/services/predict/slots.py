@@ -59,19 +59,24 @@ _END_LEFT = text(
     ), closed AS (
         UPDATE slot_calls AS call SET closed_at = :now FROM left_over
         WHERE call.slot_id = left_over.slot_id AND call.lease_name = left_over.lease_name
+        RETURNING call.slot_id
+    ), ended AS (
+        INSERT INTO predictions (id, input_id, model_id, prediction_config_id, scope_key, scope_jsonb, status,
+                                 exec_time_ms, inference_output_jsonb, meta_jsonb, performed_at, resolvable_at, slot_id,
+                                 failed_reason)
+        SELECT replace(gen_random_uuid()::text, '-', ''), left_over.input_id, asked.model_id,
+               left_over.prediction_config_id, schedule.scope_key, input.scope_jsonb, 'FAILED', 0, '{{}}', '{{}}',
+               left_over.slot_at, left_over.slot_at
+                   + make_interval(secs => (schedule.schedule_jsonb->>'resolve_horizon_seconds')::float8),
+               left_over.slot_id, :reason
+        FROM left_over
+        JOIN inputs AS input ON input.id = left_over.input_id
+        JOIN scheduled_prediction_configs AS schedule ON schedule.id = left_over.prediction_config_id
+        CROSS JOIN LATERAL jsonb_array_elements_text(left_over.model_ids_jsonb) AS asked(model_id)
+        ON CONFLICT (slot_id, model_id) DO NOTHING
+        RETURNING 1
     )
-    INSERT INTO predictions (id, input_id, model_id, prediction_config_id, scope_key, scope_jsonb, status, exec_time_ms,
-                             inference_output_jsonb, meta_jsonb, performed_at, resolvable_at, slot_id, failed_reason)
-    SELECT replace(gen_random_uuid()::text, '-', ''), left_over.input_id, asked.model_id,
-           left_over.prediction_config_id, schedule.scope_key, input.scope_jsonb, 'FAILED', 0, '{{}}', '{{}}',
-           left_over.slot_at, left_over.slot_at
-               + make_interval(secs => (schedule.schedule_jsonb->>'resolve_horizon_seconds')::float8),
-           left_over.slot_id, :reason
-    FROM left_over
-    JOIN inputs AS input ON input.id = left_over.input_id
-    JOIN scheduled_prediction_configs AS schedule ON schedule.id = left_over.prediction_config_id
-    CROSS JOIN LATERAL jsonb_array_elements_text(left_over.model_ids_jsonb) AS asked(model_id)
-    ON CONFLICT (slot_id, model_id) DO NOTHING
+    SELECT (SELECT count(*) FROM ended) AS predictions, ARRAY(SELECT DISTINCT slot_id FROM closed) AS slots
     """  # noqa: S608 - put together from this module's own text
 )
 _CLOSE = text(
@@ -131,6 +136,14 @@ class SlotCall(ShardCall):
             "slot_id": self.slot_id,
             **columns,
         }
+
+
+@dataclass(frozen=True)
+class LeftCalls:
+    """What was ended of calls that nobody worked on: how many predictions, and the slots whose calls were closed."""
+
+    predictions: int
+    slots: list[str]
 
 
 def last_slot_at(session: Session, schedule_id: str) -> datetime | None:
@@ -211,13 +224,14 @@ def claim_calls(
     ]
 
 
-def end_left_calls(session: Session, shards: Iterable[str], working: Iterable[CallKey], now: datetime) -> int:
+def end_left_calls(session: Session, shards: Iterable[str], working: Iterable[CallKey], now: datetime) -> LeftCalls:
     """FAILED "interrupted" for every model that was to be asked, has no row, and that nobody asks any more.
 
-    `working` are the calls that the holder of the shards is asking. Returns how many predictions it ended.
+    `working` are the calls that the holder of the shards is asking.
     """
     values = {"shards": list(shards), "now": now, "reason": INTERRUPTED, **call_keys(working)}
-    return session.connection().execute(_END_LEFT, values).rowcount
+    ended = session.connection().execute(_END_LEFT, values).one()
+    return LeftCalls(ended.predictions, ended.slots)
 
 
 def close_calls(session: Session, done: Iterable[CallKey], now: datetime) -> None:

@@ -21,11 +21,11 @@ def check_predict(config: CrunchConfig, settings: Settings) -> None:
         ConfigurationError: a `predict_service_class` of one's own, a schedule that could never be scored, or an
             argument that a scope does not hold. In tournament mode schedules do not run, and are not looked at.
     """
-    named = [ensemble.name for ensemble in config.ensembles if ensemble.enabled]
-    if named:
-        log.warning("ensembles are not predicted in this version; their weights are computed only", ensembles=named)
     service = config.predict_service_class
     if is_tournament(config):
+        named = [ensemble.name for ensemble in config.ensembles if ensemble.enabled]
+        if named:
+            log.warning("rounds have no ensembles: their weights are computed, and no prediction made", ensembles=named)
         if not any(arg.name == "features" for arg in config.call_method.args):
             log.warning(
                 "models of a round receive only those fields of a feature row that call_method's arguments name;"

@@ -21,6 +21,7 @@ from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.runtime.leases import GroupFence, LeaseLostError
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.runtime.loop import pause
+from coordinator_node.services.predict.ensemble_signals import EnsembleSignals
 from coordinator_node.services.predict.slots import ShardCall, close_calls
 
 log = get_logger(__name__)
@@ -61,10 +62,15 @@ class PredictionWriter:
     """
 
     def __init__(
-        self, engine: Engine, clock: Callable[[], datetime], done: Callable[[int, list[ShardCall]], None]
+        self,
+        engine: Engine,
+        clock: Callable[[], datetime],
+        done: Callable[[int, list[ShardCall]], None],
+        signals: EnsembleSignals,
     ) -> None:
         self._engine = engine
         self._clock = clock
+        self._signals = signals
         self._done = done
         self._pending = Batch()
         self._more = asyncio.Event()
@@ -147,6 +153,7 @@ class PredictionWriter:
             fence.check(session)  # before the rows: what a lost shard's rows refer to may be gone
             _insert(session, [row for _, _, row in batch.rows])
             close_calls(session, [call.key for call in batch.closed], self._clock())
+            self._signals.make(session, {call.slot_id for call in batch.closed})
 
     def _refuse_unstorable(self, batch: Batch) -> None:
         """Replace each row that the database refuses by one without what it refuses."""
