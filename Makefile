@@ -32,7 +32,7 @@ bench-predict: setup ## slots kept and CPU with 200 models, beside bare gRPC cal
 	@$(BIN)/python tests/benchmarks/bench_predict.py $(ARGS)
 
 bench-score: setup ## predictions scored a second beside up to a million old ones, and beside the floor
-	@$(BIN)/python tests/benchmarks/bench_score.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_score.py $(ARGS)
 
 format: setup ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

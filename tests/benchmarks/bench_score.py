@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from score_history import MODELS, resolved_at, seed_anchor, seed_due, seed_history, seed_models, settle
+from score_history import MODELS, ScoreHistory
 from sqlalchemy import Engine, text
 from sqlmodel import Session
 
@@ -75,14 +75,14 @@ def measure(history: int, due_slots: int) -> dict[str, float]:
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.execute(text("ALTER SYSTEM SET autovacuum = off"))
                 connection.execute(text("SELECT pg_reload_conf()"))
-            seed_models(engine)
-            seed_anchor(engine)
+            rows = ScoreHistory(engine)
+            rows.add_models()
             first = history // MODELS
-            seed_history(engine, first)
+            rows.add_scored(first)
             figures: dict[str, float] = {"history": history}
             for role in ("floor", "worker"):
-                seed_due(engine, first, due_slots)
-                settle(engine)
+                rows.add_due(first, due_slots)
+                rows.settle()
                 figures |= run(role, url, first, due_slots)
                 first += due_slots
             engine.dispose()
@@ -103,7 +103,7 @@ def run(role: str, url: str, first: int, due_slots: int) -> dict[str, float]:
 
 def floor(engine: Engine, first: int, due_slots: int) -> dict[str, float]:
     """Claim, COPY and update the due rows in batches, and nothing else."""
-    now = resolved_at(first + due_slots)
+    now = ScoreHistory(engine).resolved_at(first + due_slots)
     connection = engine.raw_connection()
     begun = time.perf_counter()
     while _floor_batch(connection.driver_connection, now):
@@ -131,21 +131,20 @@ def _floor_batch(connection: Any, now: datetime) -> int:
 def worker(engine: Engine, first: int, due_slots: int) -> dict[str, float]:
     """Score what is due, count it, then run later cycles."""
     config, settings = CrunchConfig(scoring_function=sign_times_profit), load_settings({"FEED_SOURCE": "simulated"})
+    rows = ScoreHistory(engine)
     score = score_worker.ScoreStage(engine, config, settings)
     snapshots = score_worker.snapshot.SnapshotStage(engine, config, settings)
     with Session(engine) as session:
-        session.add(
-            LeaseRow(name="bench", holder="bench", epoch=1, acquired_at=resolved_at(0), expires_at=resolved_at(0))
-        )
+        session.add(LeaseRow(name="bench", holder="bench", epoch=1, acquired_at=rows.start, expires_at=rows.start))
         session.commit()
     fence = LeaseFence("bench", 1)
-    now = resolved_at(first + due_slots - 1)
+    now = rows.resolved_at(first + due_slots - 1)
     scoring = drained(lambda: score.run_once(now))
     first_cycle = drained(lambda: snapshots.run_once(now, fence))
     later = []
     for slot in range(first + due_slots, first + due_slots + LATER_CYCLES):
-        seed_due(engine, slot, 1)
-        moment = resolved_at(slot)
+        rows.add_due(slot, 1)
+        moment = rows.resolved_at(slot)
         later.append(
             drained(lambda at=moment: score.run_once(at)) + drained(lambda at=moment: snapshots.run_once(at, fence))
         )

@@ -1,7 +1,8 @@
-"""Fills a database for bench_score: models, a history that is scored and counted, and predictions that are due."""
+"""Fills a database at once: models, a history that is scored and counted, and predictions that are due to be scored."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine, text
@@ -11,7 +12,6 @@ SLOT_SECONDS = 30
 HORIZON_SECONDS = 60
 SLOTS_A_CYCLE = 2
 START = datetime(2026, 3, 1, tzinfo=UTC)
-"""The first slot of a history; what is due follows it."""
 
 _MODELS = text(
     """
@@ -122,68 +122,65 @@ _WATERMARK = text(
 _FIRST_SCORED = text("UPDATE models SET first_scored_at = :start")
 
 
-def slot_at(slot: int) -> datetime:
-    """When a slot is called."""
-    return START + timedelta(seconds=slot * SLOT_SECONDS)
+@dataclass(frozen=True)
+class ScoreHistory:
+    """Rows of MODELS models that all answered in every slot, one each SLOT_SECONDS from `start` on."""
 
+    engine: Engine
+    start: datetime = START
 
-def resolved_at(slot: int) -> datetime:
-    """When the outcome of a slot's predictions is known."""
-    return slot_at(slot) + timedelta(seconds=HORIZON_SECONDS)
+    def slot_at(self, slot: int) -> datetime:
+        """When a slot is called."""
+        return self.start + timedelta(seconds=slot * SLOT_SECONDS)
 
+    def resolved_at(self, slot: int) -> datetime:
+        """When the outcome of a slot's predictions is known."""
+        return self.slot_at(slot) + timedelta(seconds=HORIZON_SECONDS)
 
-def seed_models(engine: Engine) -> None:
-    """The models, and the schedule that their predictions belong to."""
-    with engine.begin() as connection:
-        connection.execute(_MODELS, {"models": MODELS, "start": START})
-        connection.execute(_SCHEDULE)
+    def add_models(self) -> None:
+        """The models, the schedule that their predictions belong to, and where the checkpoint periods begin."""
+        anchor = f'{{"start": "{self.start.isoformat()}", "follows": false}}'
+        with self.engine.begin() as connection:
+            connection.execute(_MODELS, {"models": MODELS, "start": self.start})
+            connection.execute(_SCHEDULE)
+            connection.execute(_ANCHOR, {"start": self.start, "value": anchor})
 
+    def add_scored(self, slots: int) -> None:
+        """The first slots: scored and counted, with a snapshot a model each SLOTS_A_CYCLE slots."""
+        if slots == 0:
+            return
+        values = self._values(0, slots, scored=True)
+        with self.engine.begin() as connection:
+            for statement in (_INPUTS, _SLOTS, _PREDICTIONS):
+                connection.execute(statement, values)
+            connection.execute(_SNAPSHOTS, values | {"last": slots // SLOTS_A_CYCLE})
+            connection.execute(_SCORES, values)
+            connection.execute(_FIRST_SCORED, values)
 
-def seed_anchor(engine: Engine) -> None:
-    """Where the checkpoint periods begin, as the checkpoint stage stores it."""
-    with engine.begin() as connection:
-        connection.execute(_ANCHOR, {"start": START, "value": f'{{"start": "{START.isoformat()}", "follows": false}}'})
+    def add_due(self, first: int, slots: int) -> None:
+        """So many slots from `first` on that nobody scored yet, and the feed to score them by."""
+        values = self._values(first, slots, scored=False)
+        with self.engine.begin() as connection:
+            for statement in (_INPUTS, _SLOTS, _PREDICTIONS):
+                connection.execute(statement, values)
+            span = {"begin": self.slot_at(first), "end": self.resolved_at(first + slots)}
+            connection.execute(_TICKS, span)
+            connection.execute(_WATERMARK, span)
 
+    def settle(self) -> None:
+        """Let nothing that was added be paid for by what is measured next."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE"))
+            connection.execute(text("CHECKPOINT"))
 
-def seed_history(engine: Engine, slots: int) -> None:
-    """So many slots that every model answered, scored and counted, a snapshot a model each SLOTS_A_CYCLE slots."""
-    if slots == 0:
-        return
-    values = _values(0, slots, scored=True)
-    with engine.begin() as connection:
-        for statement in (_INPUTS, _SLOTS, _PREDICTIONS):
-            connection.execute(statement, values)
-        connection.execute(_SNAPSHOTS, values | {"last": slots // SLOTS_A_CYCLE})
-        connection.execute(_SCORES, values)
-        connection.execute(_FIRST_SCORED, values)
-
-
-def seed_due(engine: Engine, first: int, slots: int) -> None:
-    """So many slots from `first` on that every model answered and nobody scored yet, and the feed to score them by."""
-    values = _values(first, slots, scored=False)
-    with engine.begin() as connection:
-        for statement in (_INPUTS, _SLOTS, _PREDICTIONS):
-            connection.execute(statement, values)
-        span = {"begin": slot_at(first), "end": resolved_at(first + slots)}
-        connection.execute(_TICKS, span)
-        connection.execute(_WATERMARK, span)
-
-
-def settle(engine: Engine) -> None:
-    """Let nothing that the seeding left behind be paid for by what is measured next."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE"))
-        connection.execute(text("CHECKPOINT"))
-
-
-def _values(first: int, slots: int, *, scored: bool) -> dict[str, object]:
-    return {
-        "start": START,
-        "spacing": SLOT_SECONDS,
-        "horizon": HORIZON_SECONDS,
-        "models": MODELS,
-        "in_cycle": SLOTS_A_CYCLE,
-        "first": first,
-        "last": first + slots - 1,
-        "scored": scored,
-    }
+    def _values(self, first: int, slots: int, *, scored: bool) -> dict[str, object]:
+        return {
+            "start": self.start,
+            "spacing": SLOT_SECONDS,
+            "horizon": HORIZON_SECONDS,
+            "models": MODELS,
+            "in_cycle": SLOTS_A_CYCLE,
+            "first": first,
+            "last": first + slots - 1,
+            "scored": scored,
+        }
