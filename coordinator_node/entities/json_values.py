@@ -11,6 +11,8 @@ import numpy as np
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES
+
 # Postgres stores neither NUL in text, nor half of a surrogate pair, and refuses the whole statement that holds one.
 _UNSTORABLE_TEXT = re.compile("[\x00\ud800-\udfff]")
 
@@ -84,7 +86,7 @@ def reason_of(error: BaseException) -> str:
     """One line that says what was raised: `TypeError: …`, storable."""
     try:
         said = " ".join(str(error).split())
-    except Exception:  # an operator's exception may fail even to say what it is
+    except RAISED_BY_CALLABLES:  # an operator's exception may fail even to say what it is
         said = "(its text cannot be read)"
     return storable_text(f"{type(error).__name__}: {said}" if said else type(error).__name__)
 

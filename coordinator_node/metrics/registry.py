@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES
+from coordinator_node.entities.json_values import reason_of
 from coordinator_node.metrics.builtin import BUILT_IN, TableMeasure
 from coordinator_node.metrics.context import MetricsContext
 from coordinator_node.metrics.observations import ObservationTable, observation_table
@@ -71,8 +73,8 @@ class MetricsRegistry:
                 continue
             try:
                 value = fn.of(table(), [0])[0] if isinstance(fn, TableMeasure) else fn(predictions, scores, context)
-            except Exception as error:  # an operator's metric may raise anything
-                self._warn(name, context.window_end, f"raised {type(error).__name__}: {error}", context.model_id)
+            except RAISED_BY_CALLABLES as error:  # an operator's metric may raise anything
+                self._warn(name, context.window_end, f"raised {reason_of(error)}", context.model_id)
                 continue
             self._keep(values, name, value, context.model_id, context.window_end)
         return values

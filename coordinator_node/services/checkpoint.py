@@ -17,6 +17,7 @@ from coordinator_node.db.engine import Fence, transaction
 from coordinator_node.db.tables import CheckpointRow
 from coordinator_node.entities.emission import check_emission, emission_of
 from coordinator_node.entities.ensemble import is_ensemble_model
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.entities.ids import new_id
 from coordinator_node.entities.json_values import reason_of, storable
 from coordinator_node.entities.prediction import CheckpointStatus
@@ -178,7 +179,7 @@ class CheckpointStage:
             )
             check_emission(emission, len(ranking))
             stored: dict[str, Any] = storable(dict(emission), "emission")
-        except Exception as error:  # an operator's callable may raise anything; nobody is paid by what is wrong
+        except RAISED_BY_CALLABLES as error:  # nobody is paid by what is wrong
             raise EmissionError(
                 f"no checkpoint for the period {period.start.isoformat()} to {period.end.isoformat()}: build_emission"
                 f" failed for {len(ranking)} ranked models: {reason_of(error)}; correct it, the period stays open"

@@ -18,6 +18,7 @@ from sqlmodel import Session
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.entities.feed_record import FeedRecord
 from coordinator_node.entities.json_values import reason_of, storable
 from coordinator_node.entities.prediction import PredictionRecord
@@ -87,7 +88,7 @@ class GroundTruths:
         try:
             resolved = self._resolve(records, prediction)
             return NOT_YET if resolved is None else Outcome(self._validated(resolved))
-        except Exception as error:  # an operator's callable may raise anything; it costs this group only
+        except RAISED_BY_CALLABLES as error:  # an operator's callable may raise anything; it costs this group only
             return Outcome(problem=reason_of(error))
 
     def _validated(self, resolved: Any) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from sqlmodel import Session
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import Aggregation, CrunchConfig
 from coordinator_node.entities.ensemble import is_ensemble_model
-from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationError
+from coordinator_node.entities.json_values import reason_of
 from coordinator_node.extensions.callable_resolver import resolve_callable
 from coordinator_node.metrics.values import as_number
 from coordinator_node.services.window_sums import Sums, WindowSums, read_window_sums
@@ -152,10 +153,8 @@ class Ranking:
         try:
             returned = ranker([standing.entry() for standing in order], self._aggregation)
             ids = [entry["model_id"] for entry in returned]
-        except (
-            Exception
-        ) as error:  # an operator's callable may raise anything; money follows this order, so none is made
-            raise RankingError(f"LEADERBOARD_RANKER failed: {type(error).__name__}: {error}") from error
+        except RAISED_BY_CALLABLES as error:  # an operator's callable may raise anything; money follows this order
+            raise RankingError(f"LEADERBOARD_RANKER failed: {reason_of(error)}") from error
         wrong = [model_id for model_id in ids if model_id not in by_id]
         if wrong or len(set(ids)) != len(ids):
             fault = f"the unknown model {wrong[0]!r}" if wrong else "a model twice"

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -80,6 +81,13 @@ def test_none_is_undefined_and_left_out_in_silence(caplog):
     registry.register("undefined", lambda predictions, scores, context: None)
     assert registry.compute(["undefined", "ic"], *rows(2), context()) == {}
     assert not caplog.records
+
+
+def test_a_metric_that_would_end_the_process_is_left_out_like_one_that_raises(caplog):
+    registry = MetricsRegistry()
+    registry.register("bad", lambda *given: sys.exit(1))
+    assert set(registry.compute(["bad", "hit_rate"], *rows(), context())) == {"hit_rate"}
+    assert "SystemExit: 1" in caplog.text
 
 
 def test_a_raising_metric_costs_only_itself_and_is_logged_once_a_window(caplog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -212,6 +213,7 @@ WRONG = [
     (returning({"when": object()}), "UnstorableError"),
     (CrunchConfig(ground_truth_type=Strict, resolve_ground_truth=lambda records: {"level": "high"}), "ValidationError"),
     (CrunchConfig(resolve_ground_truth=lambda records: 1 / 0), "ZeroDivisionError: division by zero"),
+    (CrunchConfig(resolve_ground_truth=lambda records: sys.exit("no")), "SystemExit: no"),
 ]
 
 

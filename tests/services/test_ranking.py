@@ -203,6 +203,7 @@ def test_a_ranker_replaces_the_order(ranker: ModuleType) -> None:
     ("function", "problem"),
     [
         (lambda entries, aggregation: 1 / 0, "ZeroDivisionError"),
+        (lambda entries, aggregation: sys.exit(1), "SystemExit: 1"),
         (lambda entries, aggregation: [*entries, *entries], "a model twice"),
         (lambda entries, aggregation: [{"model_id": "stranger"}], "the unknown model 'stranger'"),
         (lambda entries, aggregation: None, "TypeError"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -105,6 +107,8 @@ def badly(prediction: dict[str, Any], ground_truth: dict[str, Any]) -> Any:
     """Does what the prediction's `do` says."""
     todo: dict[str, Callable[[], Any]] = {
         "raise": lambda: {}["missing"],
+        "exit": lambda: sys.exit(3),
+        "cancelled": lambda: (_ for _ in ()).throw(asyncio.CancelledError()),
         "unreadable": lambda: (_ for _ in ()).throw(RefusedError()),
         "nan": lambda: {"value": math.nan},
         "deep inf": lambda: {"value": 1.0, "parts": [{"x": math.inf}]},
@@ -124,6 +128,8 @@ def badly(prediction: dict[str, Any], ground_truth: dict[str, Any]) -> Any:
 
 BAD = {
     "raise": "KeyError: 'missing'",
+    "exit": "SystemExit: 3",
+    "cancelled": "CancelledError",
     "unreadable": "RefusedError: (its text cannot be read)",
     "nan": "UnstorableError: score.value is nan",
     "deep inf": "UnstorableError: score.parts[0].x is inf",

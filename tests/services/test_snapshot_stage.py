@@ -147,25 +147,35 @@ def aggregate_badly(score_results: list[dict[str, Any]]) -> Any:
     value = score_results[0]["value"]
     if value == 1:
         raise ZeroDivisionError("by the operator")
+    if value == 6:
+        sys.exit("by the operator")
     return {2: {"value": math.nan, "best": 3.0}, 3: 7, 4: {"value": "a\x00b"}}.get(value, {"value": value})
 
 
 def test_a_bad_aggregator_costs_its_model_only(engine: Engine, fence: LeaseFence) -> None:
     with Session(engine) as session:
-        for value in range(1, 6):
+        for value in range(1, 7):
             builders.scored(session, builders.model(session, f"m{value}").id, value)
         session.commit()
     with capture_logs() as logs:
         stage_of(engine, aggregate_snapshot=aggregate_badly).run_once(at(61), fence)
     found = rows(engine, SNAPSHOT_ROWS)
-    assert [row["result_summary_jsonb"] for row in found] == [{}, {"value": None, "best": 3.0}, {}, {}, {"value": 5}]
-    assert [row["prediction_count"] for row in found] == [1] * 5
+    assert [row["result_summary_jsonb"] for row in found] == [
+        {},
+        {"value": None, "best": 3.0},
+        {},
+        {},
+        {"value": 5},
+        {},
+    ]
+    assert [row["prediction_count"] for row in found] == [1] * 6
     errors = [row["meta_jsonb"].get("error") for row in found]
     assert errors[0] == "the snapshot aggregator failed: ZeroDivisionError: by the operator"
     assert "TypeError: it returned a int" in errors[2]
     assert "database cannot store" in errors[3]
+    assert "SystemExit: by the operator" in errors[5]
     assert (errors[1], errors[4]) == (None, None)
-    assert sum("snapshot without a summary" in entry["event"] for entry in logs) == 3
+    assert sum("snapshot without a summary" in entry["event"] for entry in logs) == 4
     board = one(engine, "SELECT entries_jsonb FROM leaderboards")
     assert [(entry["model_id"], entry["rank"]) for entry in board] == [
         ("m5", 1),
@@ -173,6 +183,7 @@ def test_a_bad_aggregator_costs_its_model_only(engine: Engine, fence: LeaseFence
         ("m2", None),
         ("m3", None),
         ("m4", None),
+        ("m6", None),
     ]
 
 
@@ -266,13 +277,16 @@ def test_a_metric_sees_the_documented_shapes(
     assert rows(engine, SNAPSHOT_ROWS)[1]["result_summary_jsonb"] == {"value": -2 / 3, "ic": None, "extra": 2.0}
 
 
-def test_metrics_that_raise_are_null_and_logged_once(engine: Engine, fence: LeaseFence) -> None:
+@pytest.mark.parametrize("fails", [lambda *given: 1 / 0, lambda *given: sys.exit(1)])
+def test_metrics_that_raise_are_null_and_logged_once(
+    engine: Engine, fence: LeaseFence, fails: Callable[..., Any]
+) -> None:
     with Session(engine) as session:
         for model_id in "ab":
             builders.scored(session, builders.model(session, model_id).id)
         session.commit()
     with capture_logs() as logs:
-        stage_of(engine, metrics=["ic"], compute_metrics=lambda *a: 1 / 0).run_once(at(61), fence)
+        stage_of(engine, metrics=["ic"], compute_metrics=fails).run_once(at(61), fence)
     assert [row["result_summary_jsonb"] for row in rows(engine, SNAPSHOT_ROWS)] == [{"value": 1.0, "ic": None}] * 2
     assert [entry["log_level"] for entry in logs if "compute_metrics" in entry["event"]] == ["warning"]
 

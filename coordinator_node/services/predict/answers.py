@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from coordinator_node.config.settings import Settings
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.entities.json_values import UnstorableError, reason_of, storable, storable_text
 from coordinator_node.extensions.callable_resolver import resolve_callable
 
@@ -58,7 +59,7 @@ def _ask(validator: Validator, output: dict[str, Any]) -> dict[str, Any]:
     try:
         accepted = validator(output)
         stored = storable(accepted, "its answer")
-    except (Exception, SystemExit) as error:  # an operator's callable may raise anything, and refuses the answer so
+    except RAISED_BY_CALLABLES as error:  # an operator's callable may raise anything, and refuses the answer so
         raise RefusedAnswerError(f"refused by the output validator: {reason_of(error)}") from error
     if not isinstance(stored, dict):
         raise RefusedAnswerError(f"refused by the output validator: {shorten(output)}")

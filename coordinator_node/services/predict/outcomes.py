@@ -8,6 +8,7 @@ from typing import Any
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.entities.json_values import reason_of, storable_text
 from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.services.predict.answers import RefusedAnswerError, output_validator, read_answer
@@ -43,10 +44,7 @@ class Outcomes:
                 output = read_answer(answer.value, self._output_type, self._validator)
             except RefusedAnswerError as refused:
                 error = str(refused)
-            except (
-                Exception,
-                SystemExit,
-            ) as broken:  # an operator's type, or a stranger's frame, may raise anything: this row only
+            except RAISED_BY_CALLABLES as broken:  # an operator's type, or a stranger's frame, may raise anything
                 error = f"the answer could not be read: {reason_of(broken)}"
         return {
             "status": (PredictionStatus.FAILED if error else PredictionStatus.PENDING).value,

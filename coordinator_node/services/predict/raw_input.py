@@ -13,6 +13,7 @@ from sqlmodel import Session
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.extensions.callable_resolver import resolve_callable
 from coordinator_node.services.feed_scope import FeedScope
 
@@ -116,7 +117,7 @@ class InputReader:
         try:
             data = self._builder(raw) if self._builder else raw
             return self._input_type.model_validate(data).model_dump(mode="json")
-        except (Exception, SystemExit) as error:  # an operator's callable may raise anything; the input is skipped
+        except RAISED_BY_CALLABLES as error:  # an operator's callable may raise anything; the input is skipped
             raise InputBuilderError(f"input of {subject}: {type(error).__name__}: {error}") from error
 
 

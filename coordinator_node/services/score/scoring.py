@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig, InferenceOutput, ScoreResult
-from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationError
 from coordinator_node.entities.json_values import fault_in, reason_of, storable, storable_text, to_json
 from coordinator_node.extensions.callable_resolver import resolve_callable
 from coordinator_node.extensions.default_callables import default_score_prediction
@@ -66,7 +66,7 @@ class Scorer:
             return self._verdict(prediction_id, self._function(given, dict(truth), *rest))
         except ValidationError as error:
             return Verdict(prediction_id, success=False, failed_reason=storable_text(validation_reason(error)))
-        except Exception as error:  # an operator's callable may raise anything
+        except RAISED_BY_CALLABLES as error:  # an operator's callable may raise anything
             return Verdict(prediction_id, success=False, failed_reason=reason_of(error))
 
     def _given(self, prediction_id: str, model_id: str, stored: Mapping[str, Any]) -> dict[str, Any]:

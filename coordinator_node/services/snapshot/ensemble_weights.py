@@ -17,6 +17,7 @@ from coordinator_node.crunch_config import CrunchConfig, EnsembleConfig
 from coordinator_node.db.json_text import encode_json
 from coordinator_node.db.tables import ModelRow
 from coordinator_node.entities.ensemble import ensemble_model_id, is_ensemble_model
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.entities.ids import new_id
 from coordinator_node.entities.json_values import reason_of
 from coordinator_node.metrics.arrays import Floats
@@ -96,7 +97,7 @@ class EnsembleWeights:
         for ensemble in enabled_ensembles(self._config):
             try:
                 weights = self._weights(ensemble, store, metrics, span)
-            except Exception as error:  # an operator's callable may raise anything; the ensemble keeps its weights
+            except RAISED_BY_CALLABLES as error:  # whatever it raised, the ensemble keeps its weights
                 log.warning("an ensemble keeps its weights", ensemble=ensemble.name, reason=reason_of(error))
                 continue
             if self._stored.get(ensemble.name) != weights:

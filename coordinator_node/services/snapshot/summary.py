@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig, default_aggregate_snapshot
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.entities.json_values import fault_in, finite_or_null, reason_of, to_json
 from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.extensions.callable_resolver import resolve_callable
@@ -102,7 +103,7 @@ def _summarise_one(model_id: str, counted: _Counted, aggregator: Aggregator, val
     try:
         summary = _aggregate(successes, aggregator)
         meta["scopes"] = _by_scope(counted, summary, aggregator, value_field)
-    except Exception as error:  # an operator's callable may raise anything; it costs this model's summary only
+    except RAISED_BY_CALLABLES as error:  # whatever it raised, it costs this model's summary only
         summary, meta["error"] = {}, f"the snapshot aggregator failed: {reason_of(error)}"
         log.warning("snapshot without a summary", model_id=model_id, reason=meta["error"])
     return ModelSummary(

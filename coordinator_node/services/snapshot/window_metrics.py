@@ -9,7 +9,8 @@ import numpy as np
 
 from coordinator_node.crunch_config import CrunchConfig, default_compute_metrics
 from coordinator_node.entities.ensemble import ensemble_model_id, is_ensemble_model
-from coordinator_node.entities.json_values import fault_in
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES
+from coordinator_node.entities.json_values import fault_in, reason_of
 from coordinator_node.metrics import MetricsContext, get_default_registry
 from coordinator_node.metrics.arrays import Floats
 from coordinator_node.metrics.values import as_number
@@ -103,8 +104,8 @@ def _computed_by_operator(
         )
         try:
             computed[model_id] = dict(config.compute_metrics(list(names), predictions, scores, context))
-        except Exception as error:  # an operator's callable may raise anything; metrics are then undefined
-            problem = problem or f"for model {model_id}: {type(error).__name__}: {error}"
+        except RAISED_BY_CALLABLES as error:  # an operator's callable may raise anything; metrics are then undefined
+            problem = problem or f"for model {model_id}: {reason_of(error)}"
     if problem:
         log.warning("compute_metrics failed; its metrics are null in this cycle", reason=problem)
     return computed
