@@ -13,6 +13,7 @@ class AdvisoryLock(IntEnum):
     MIGRATE = 7_204_001
     SCHEDULES = 7_204_002
     BACKFILL = 7_204_003
+    RESCORE = 7_204_004
 
 
 def take(connection: Connection, lock: AdvisoryLock) -> None:

@@ -48,7 +48,7 @@ _SCORED = text(
     SELECT model_id, sum(prediction_count) AS prediction_count, count(*) AS snapshot_count,
            count(*) FILTER (WHERE meta_jsonb ? 'late') AS late_count
     FROM snapshots
-    WHERE prediction_count > 0 AND (
+    WHERE prediction_count > 0 AND superseded_by IS NULL AND (
         (period_end >= :start AND period_end < :end AND (meta_jsonb ? 'late') IS NOT TRUE)
         OR (created_at >= :late_from AND meta_jsonb -> 'late' ->> 'counts_in' = :late_in)
     )

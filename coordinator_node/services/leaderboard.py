@@ -39,11 +39,17 @@ class Leaderboard:
         self._ranking = Ranking(config, settings)
         self._aggregation = config.aggregation
 
-    def write(self, session: Session, now: datetime, sums: WindowSums | None = None) -> list[Standing]:
+    def write(
+        self,
+        session: Session,
+        now: datetime,
+        sums: WindowSums | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> list[Standing]:
         """Write a leaderboard as of `now`, and the models' own scores; nothing where there is no model yet.
 
         Models without a value are listed unranked at the end, after them the ensembles, which are never ranked.
-        `sums` are those of the windows as of `now`, where the caller has them.
+        `sums` are those of the windows as of `now`, where the caller has them; `meta` is stored with the leaderboard.
 
         Returns:
             The standings as they were written.
@@ -54,7 +60,8 @@ class Leaderboard:
         sums = read_window_sums(session, self._aggregation, now) if sums is None else sums
         standings = self._ranking.ranked(self._ranking.standings(session, now, sums))
         if standings:
-            session.add(LeaderboardRow(created_at=now, entries_jsonb=[standing.entry() for standing in standings]))
+            entries = [standing.entry() for standing in standings]
+            session.add(LeaderboardRow(created_at=now, entries_jsonb=entries, meta_jsonb=dict(meta or {})))
             session.flush()
             self._update_models(session, standings, self._scores_by_scope(sums), now)
         return standings

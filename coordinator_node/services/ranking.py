@@ -29,7 +29,7 @@ _LATEST = text(
     SELECT models.id, models.name, models.player_name, models.first_scored_at, latest.result_summary_jsonb
     FROM models LEFT JOIN LATERAL (
         SELECT result_summary_jsonb FROM snapshots
-        WHERE model_id = models.id AND period_end <= :as_of AND prediction_count > 0
+        WHERE model_id = models.id AND period_end <= :as_of AND prediction_count > 0 AND superseded_by IS NULL
         ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1
     ) AS latest ON true
     ORDER BY models.id

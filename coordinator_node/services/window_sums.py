@@ -29,7 +29,7 @@ _SUMS = """
     FROM (
         SELECT CASE WHEN :by_end THEN period_end END AS period_end, model_id, prediction_count, result_summary_jsonb,
                CASE WHEN cycle_id IS NOT NULL THEN meta_jsonb END AS meta
-        FROM snapshots WHERE period_end > :after AND period_end <= :until /* among */
+        FROM snapshots WHERE period_end > :after AND period_end <= :until AND superseded_by IS NULL /* among */
     ) AS counted
     CROSS JOIN LATERAL (
         SELECT NULL AS scope_key, counted.result_summary_jsonb -> :field AS value,

@@ -109,7 +109,8 @@ def _failure(score: FromClause) -> tuple[ColumnElement[bool], ColumnElement[str]
     """Whether a prediction or its score failed, and the reason to give if so."""
     row = PredictionRow
     absent = col(row.status) == PredictionStatus.ABSENT.value
-    model_failed = col(row.status) == PredictionStatus.FAILED.value
+    # One whose first score failed keeps its status when it is scored again; the newest score says how it went.
+    model_failed = and_(col(row.status) == PredictionStatus.FAILED.value, score.c.success.is_not(True))
     reason = func.coalesce(
         func.nullif(score.c.failed_reason, ""),
         func.nullif(col(row.failed_reason), ""),

@@ -16,7 +16,10 @@ from coordinator_node.db.tables import SnapshotRow
 def newest_snapshots(
     connection: Connection, *, model_id: str | None, since: datetime | None, until: datetime | None, limit: int
 ) -> list[Record]:
-    """The newest snapshots whose period ends in [since, until], newest first; of real models unless one is named."""
+    """The newest snapshots whose period ends in [since, until], newest first; of real models unless one is named.
+
+    Of one that was scored again only the newest generation.
+    """
     row = SnapshotRow
     newest: Select[*tuple[Any, ...]] = (
         select(
@@ -29,6 +32,7 @@ def newest_snapshots(
             col(row.created_at),
         )
         .where(~is_ensemble(col(row.model_id)) if model_id is None else col(row.model_id) == model_id)
+        .where(col(row.superseded_by).is_(None))
         .order_by(col(row.period_end).desc(), col(row.created_at).desc(), col(row.id).desc())
         .limit(limit)
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from coordinator_node.db.repositories.scores import score_entity
@@ -113,7 +114,14 @@ class DBPredictionRepository:
             select(prediction, score)
             .join(score, col(score.prediction_id) == col(prediction.id))
             .where(col(prediction.model_id).in_(model_ids))
-            .order_by(col(prediction.performed_at), col(prediction.id), col(score.scored_at), col(score.id))
+            .order_by(
+                col(prediction.performed_at),
+                col(prediction.id),
+                # A rescore's score goes before all others, whatever their times.
+                func.greatest(col(score.generation), 1),
+                col(score.scored_at),
+                col(score.id),
+            )
         )
         if _from is not None:
             query = query.where(col(prediction.performed_at) >= as_utc(_from))

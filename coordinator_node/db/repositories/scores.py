@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import exists, func
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from coordinator_node.db.repositories.statements import committing, newest, upsert
@@ -42,8 +44,16 @@ class DBScoreRepository:
         until: datetime | None = None,
         limit: int | None = None,
     ) -> list[ScoreRecord]:
-        """Scores made from `since` to `until`, both included: the newest `limit`, in ascending time."""
-        query = select(ScoreRow)
+        """Scores made from `since` to `until`, both included: the newest `limit`, in ascending time.
+
+        Of a prediction that was scored again it is the newest generation's.
+        """
+        newer = aliased(ScoreRow)
+        scored_again = exists().where(
+            col(newer.prediction_id) == col(ScoreRow.prediction_id),
+            col(newer.generation) > func.greatest(func.coalesce(col(ScoreRow.generation), 1), 1),
+        )
+        query = select(ScoreRow).where(~scored_again)
         if prediction_id is not None:
             query = query.where(col(ScoreRow.prediction_id) == prediction_id)
         if model_id is not None:

@@ -37,8 +37,11 @@ class DBSnapshotRepository:
         until: datetime | None = None,
         limit: int | None = None,
     ) -> list[SnapshotRecord]:
-        """Snapshots whose period ends from `since` to `until`, both included: the newest `limit`, in ascending time."""
-        query = select(SnapshotRow)
+        """Snapshots whose period ends from `since` to `until`, both included: the newest `limit`, in ascending time.
+
+        Of a period that was scored again they are those of the newest generation.
+        """
+        query = select(SnapshotRow).where(col(SnapshotRow.superseded_by).is_(None))
         if model_id is not None:
             query = query.where(col(SnapshotRow.model_id) == model_id)
         if since is not None:

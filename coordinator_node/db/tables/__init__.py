@@ -11,7 +11,7 @@ from coordinator_node.db.tables.predictions import (
     SlotCallRow,
 )
 from coordinator_node.db.tables.runtime import EngineStateRow, LeaseRow, WorkerHeartbeatRow
-from coordinator_node.db.tables.scores import EnsembleWeightsRow, ScoreRow, ScoringStateRow, SnapshotRow
+from coordinator_node.db.tables.scores import EnsembleWeightsRow, RescoreRow, ScoreRow, ScoringStateRow, SnapshotRow
 
 __all__ = [
     "BackfillJobRow",
@@ -28,6 +28,7 @@ __all__ = [
     "ModelRow",
     "PredictionRow",
     "PredictionSlotRow",
+    "RescoreRow",
     "ScheduledPredictionConfigRow",
     "ScoreRow",
     "ScoringStateRow",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index, UniqueConstraint
+from sqlalchemy import CheckConstraint, Column, Index, Integer, UniqueConstraint
 from sqlalchemy import text as sql
 from sqlmodel import Field, SQLModel
 
@@ -18,8 +18,9 @@ from coordinator_node.entities.times import utc_now
 class ScoreRow(SQLModel, table=True):
     """What a prediction was worth.
 
-    `generation` is 1 for the score that the live stage wrote, NULL for rows from elsewhere; a prediction has one score
-    of each. `snapshot_state` says whether a snapshot counts it, `snapshot_id` which.
+    `generation` is 1 for the score that the live stage wrote, NULL for rows from elsewhere, and that of the rescore
+    that wrote it otherwise; a prediction has one score of each, and the newest counts. `snapshot_state` says whether
+    a snapshot counts it, `snapshot_id` which.
     """
 
     __tablename__ = "scores"
@@ -44,7 +45,11 @@ class ScoreRow(SQLModel, table=True):
 
 
 class SnapshotRow(SQLModel, table=True):
-    """One model over one period; `cycle_id` names the score cycle of this version that wrote it, NULL for others'."""
+    """One model over one period; `cycle_id` names the score cycle of this version that wrote it, NULL for others'.
+
+    `superseded_by` is the generation of the rescore that replaced it: only snapshots without one count. One that a
+    rescore wrote names in `origin_id` the live stage's snapshot of the same predictions.
+    """
 
     __tablename__ = "snapshots"
     __table_args__ = (
@@ -65,6 +70,20 @@ class SnapshotRow(SQLModel, table=True):
     content_hash: str | None = Field(default=None, sa_column=text(null=True))
     created_at: datetime = Field(default_factory=utc_now, sa_column=timestamp())
     cycle_id: str | None = Field(default=None, sa_column=text(null=True))
+    origin_id: str | None = Field(default=None, sa_column=text(null=True, references="snapshots.id"))
+    superseded_by: int | None = Field(default=None, nullable=True, foreign_key="rescores.generation")
+
+
+class RescoreRow(SQLModel, table=True):
+    """One period that was scored again, [period_start, period_end) of resolvable_at; what came of it is in `meta`."""
+
+    __tablename__ = "rescores"
+
+    generation: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    period_start: datetime = Field(sa_column=timestamp())
+    period_end: datetime = Field(sa_column=timestamp())
+    created_at: datetime = Field(default_factory=utc_now, sa_column=timestamp())
+    meta_jsonb: dict[str, Any] | None = Field(default_factory=dict, sa_column=jsonb())
 
 
 class ScoringStateRow(SQLModel, table=True):

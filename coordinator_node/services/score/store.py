@@ -16,11 +16,9 @@ from coordinator_node.entities.ids import new_ids
 from coordinator_node.entities.moves import check_move
 from coordinator_node.entities.prediction import PREDICTION_MOVES, PredictionStatus, SnapshotState
 from coordinator_node.merkle.canonical import time_text
+from coordinator_node.services.generations import LIVE_GENERATION
 from coordinator_node.services.score.claim import GroupKey
 from coordinator_node.services.score.scoring import Verdict
-
-GENERATION = 1
-"""The score that the live stage writes; later ones come from scoring a closed period again."""
 
 _ACTUALS = (
     "SELECT id, scope_jsonb IS NOT NULL AS one_scope, actuals_jsonb FROM inputs WHERE id = ANY(CAST(:ids AS text[]))"
@@ -133,7 +131,7 @@ def store_scores(session: Session, verdicts: Collection[Verdict], now: datetime)
     ids = new_ids(len(verdicts))
     at, state = now.isoformat(), SnapshotState.PENDING.value
     rows = (
-        (row_id, v.prediction_id, encode_json(v.result or {}), v.success, v.failed_reason, at, GENERATION, state)
+        (row_id, v.prediction_id, encode_json(v.result or {}), v.success, v.failed_reason, at, LIVE_GENERATION, state)
         for row_id, v in zip(ids, verdicts, strict=True)
     )
     copy_rows(session, "scores", _SCORE_COLUMNS, rows)

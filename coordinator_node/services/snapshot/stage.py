@@ -23,6 +23,7 @@ from coordinator_node.db.engine import Fence, transaction
 from coordinator_node.runtime.loop import PassResult
 from coordinator_node.runtime.notify import SNAPSHOTS, notify
 from coordinator_node.services.checkpoint_periods import OpenPeriod, hold_boundaries, open_period
+from coordinator_node.services.generations import LIVE_GENERATION, newest_generation
 from coordinator_node.services.leaderboard import Leaderboard
 from coordinator_node.services.retention import Retention
 from coordinator_node.services.snapshot.ensemble_weights import EnsembleWeights, strategies_need_rows
@@ -66,7 +67,7 @@ class SnapshotStage:
     """Counts new scores and keeps the leaderboard.
 
     It remembers, between passes, the observations that metrics are taken over and the sums of the leaderboard's
-    windows. Both are read from the database when it begins to lead, and again after a pass that failed.
+    windows. Both are read from the database when it begins to lead, and again after a pass that failed or a rescore.
 
     Raises:
         ConfigurationError: when made: an unknown ranking_key, or a dotted path that cannot be imported.
@@ -83,6 +84,7 @@ class SnapshotStage:
         self._sums = RunningWindowSums(config.aggregation)
         self._store: ObservationStore | None = None
         self._fence: Fence | None = None
+        self._generation = LIVE_GENERATION
         self._cycles_since_leaderboard = LEADERBOARD_EVERY
 
     def run_once(self, now: datetime, fence: Fence) -> PassResult:
@@ -102,6 +104,7 @@ class SnapshotStage:
             raise
 
     def _run(self, now: datetime, fence: Fence) -> PassResult:
+        self._follow_rescores()
         store = self._observations(now)
         with transaction(self._engine, fence) as session:
             hold_boundaries(session)
@@ -118,6 +121,15 @@ class SnapshotStage:
             "leaderboards": leaderboards,
         }
         return PassResult(counts, again=SCORES_AT_ONCE in (len(part.scores), len(part.misses)))
+
+    def _follow_rescores(self) -> None:
+        """Forget what a rescore since the last pass has replaced; a leaderboard is then due."""
+        with Session(self._engine) as session:
+            generation = newest_generation(session)
+        if generation != self._generation:
+            self._forget()
+            self._generation = generation
+            self._cycles_since_leaderboard = LEADERBOARD_EVERY
 
     def _forget(self) -> None:
         self._store = None
@@ -139,6 +151,9 @@ class SnapshotStage:
         if self._cycles_since_leaderboard < LEADERBOARD_EVERY:
             return False
         with transaction(self._engine, fence) as session:
+            hold_boundaries(session)
+            if newest_generation(session) != self._generation:
+                self._sums.forget()  # one was published during this pass; the next follows it in full
             standings = self._leaderboard.write(session, now, self._sums.as_of(session, now))
             if standings:
                 self._weights.write(session, store, standings, self._span(now), now)
