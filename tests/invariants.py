@@ -46,13 +46,14 @@ RULES = {
     """,
     "no call is left open": "SELECT slot_id FROM slot_calls WHERE closed_at IS NULL",
     "no prediction is left without a final status": "SELECT id FROM predictions WHERE status = 'PENDING'",
-    "a scored prediction has one score, which succeeded": """
-        SELECT prediction.id FROM predictions prediction LEFT JOIN scores ON scores.prediction_id = prediction.id
+    "a scored prediction has one score of the live stage, which succeeded": """
+        SELECT prediction.id FROM predictions prediction
+        LEFT JOIN scores ON scores.prediction_id = prediction.id AND scores.generation = 1
         WHERE prediction.status = 'SCORED' GROUP BY prediction.id HAVING count(scores.id) <> 1 OR NOT bool_and(success)
     """,
-    "a failed or absent prediction has no score that succeeded": """
+    "a failed or absent prediction has no score of the live stage that succeeded": """
         SELECT prediction.id FROM predictions prediction JOIN scores ON scores.prediction_id = prediction.id
-        WHERE prediction.status IN ('FAILED', 'ABSENT') AND scores.success
+        WHERE scores.generation = 1 AND prediction.status IN ('FAILED', 'ABSENT') AND scores.success
     """,
     "every score is counted in a snapshot": """
         SELECT id FROM scores WHERE snapshot_state <> 'COUNTED' OR snapshot_id IS NULL
@@ -61,6 +62,12 @@ RULES = {
         SELECT snapshot.id, snapshot.prediction_count, count(scores.id) FROM snapshots snapshot
         LEFT JOIN scores ON scores.snapshot_id = snapshot.id AND scores.success
         GROUP BY snapshot.id HAVING snapshot.prediction_count <> count(scores.id)
+    """,
+    "of each scored prediction the newest score is counted in a snapshot that counts, and no other": """
+        SELECT scores.prediction_id FROM scores JOIN snapshots snapshot ON snapshot.id = scores.snapshot_id
+        GROUP BY scores.prediction_id
+        HAVING max(scores.generation) FILTER (WHERE snapshot.superseded_by IS NULL) IS DISTINCT FROM max(generation)
+            OR count(*) FILTER (WHERE snapshot.superseded_by IS NULL) <> 1
     """,
     "one record for each second of the feed": """
         SELECT subject, ts_event, before FROM (
@@ -77,7 +84,9 @@ RULES = {
 NAIVE_LEADERBOARD = """
     SELECT prediction.model_id, avg((scores.result_jsonb->>'value')::float8) AS mean
     FROM scores JOIN predictions prediction ON prediction.id = scores.prediction_id
-    WHERE scores.success GROUP BY prediction.model_id
+    WHERE scores.success AND NOT EXISTS (SELECT 1 FROM scores newer WHERE newer.prediction_id = prediction.id
+                                         AND newer.generation > scores.generation)
+    GROUP BY prediction.model_id
 """
 
 

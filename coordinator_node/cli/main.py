@@ -23,7 +23,7 @@ DEMO_STATE = Path(".coordinator/demo")
 API_PORT = 8000
 
 # Documented commands that this version does not have yet.
-NOT_BUILT = ("init", "list-packs", "doctor", "verify", "rescore", "backtest", "payout")
+NOT_BUILT = ("init", "list-packs", "doctor", "verify", "backtest", "payout")
 
 app = typer.Typer(
     name="coordinator-node",
@@ -117,6 +117,27 @@ def backfill(
     from coordinator_node.cli.backfill import Order, run_backfill
 
     raise typer.Exit(run_backfill(Order(source, subject, kind, granularity, start, end)))
+
+
+@app.command()
+def rescore(
+    start: Annotated[
+        datetime, typer.Option("--from", parser=_moment, metavar="TIME", help="First moment of the period.")
+    ],
+    end: Annotated[datetime, typer.Option("--to", parser=_moment, metavar="TIME", help="First moment after it.")],
+    scoring: Annotated[
+        str | None, typer.Option(metavar="MODULE:FUNCTION", help="Default: the one that the score worker uses.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would come of it, and write nothing.")] = False,
+) -> None:
+    """Score a closed period again, and show the leaderboard before and after.
+
+    The period is that of the moments at which predictions' outcomes were known (resolvable_at). What it writes is a new
+    generation, which counts from then on: older scores, snapshots and leaderboards stay, and so do checkpoints.
+    """
+    from coordinator_node.cli.rescore import Order, run_rescore
+
+    raise typer.Exit(run_rescore(Order(start, end, scoring, dry_run)))
 
 
 def _add_not_built(name: str) -> None:
