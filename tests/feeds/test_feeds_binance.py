@@ -94,6 +94,17 @@ def test_every_granularity_is_itself(venue: LocalVenue, granularity: str) -> Non
     asyncio.run(run())
 
 
+def test_a_page_of_records_costs_one_page_of_the_venue(venue: LocalVenue) -> None:
+    start = NOON_MS - 2500 * 60_000
+    found = fetch(venue, "candle", "1m", start_ts=utc(start), limit=1000)
+    assert found == expected_klines("BTC", "BTCUSDT", "1m", start, start + 1000 * 60_000)
+    assert len(venue.asked_for("klines")) == 1
+    venue.now_ms = start + 1000 * 60_000 + 1999  # only the next one shows that the last is over
+    assert fetch(venue, "candle", "1m", start_ts=utc(start), end_ts=utc(start + 1000 * 60_000), limit=1000) == found
+    venue.now_ms = start + 1000 * 60_000 - 1  # and now it still runs
+    assert fetch(venue, "candle", "1m", start_ts=utc(start), limit=1000) == found[:999]
+
+
 @pytest.mark.parametrize(
     ("subject", "symbol"),
     [

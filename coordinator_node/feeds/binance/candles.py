@@ -79,7 +79,7 @@ class Candles(BinanceKind):
         self, client: BinanceClient, listed: Listed, start_ms: int, end_ms: int | None, limit: int | None
     ) -> History:
         """Klines page after page, each page from the last candle of the one before on."""
-        settled_ms = await client.now_ms() - self.settle_ms
+        settled_ms = floor_ms(await client.now_ms() - self.settle_ms, self.size_ms)
         cursor = ceil_ms(start_ms, self.size_ms)
         stop = None if end_ms is None else ceil_ms(end_ms, self.size_ms)
         records: list[FeedDataRecord] = []
@@ -88,7 +88,7 @@ class Candles(BinanceKind):
             klines, last_page = await self._page(client, listed, cursor, stop, wanted)
             # A candle is over once the venue has a later one; the newest needs the clock.
             newest = klines[-1].open_ms if klines else cursor
-            over = max(newest, floor_ms(settled_ms, self.size_ms) if last_page else newest)
+            over = max(newest, settled_ms if last_page else min(newest + self.size_ms, settled_ms))
             until = over if stop is None else min(over, stop)
             records += [self._record(listed.subject, each) for each in klines if each.open_ms < until]
             if limit is not None and len(records) >= limit:
