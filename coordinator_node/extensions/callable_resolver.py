@@ -1,4 +1,4 @@
-"""From a dotted path to an operator's callable."""
+"""From a dotted path, or the variable that holds one, to an operator's callable."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from coordinator_node.config.settings import Settings, variable_names
 from coordinator_node.entities.errors import ConfigurationError
 
 
@@ -38,6 +39,21 @@ def resolve_callable(path: str, required_params: tuple[str, ...] | None = None) 
     if missing:
         raise ConfigurationError(f"{path}: lacks the parameter(s) {', '.join(missing)}")
     return callable_found
+
+
+def configured_callable(settings: Settings, field: str) -> Callable[..., Any] | None:
+    """The callable of a setting that is a dotted path, such as `scoring_function`; None where it is not set.
+
+    Raises:
+        ConfigurationError: as `resolve_callable`; the message begins with the variable's name.
+    """
+    path: str = getattr(settings, field)
+    if not path:
+        return None
+    try:
+        return resolve_callable(path)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{variable_names()[field][0]}: {error}") from error
 
 
 def _missing_parameters(function: Callable[..., Any], required: tuple[str, ...]) -> list[str]:

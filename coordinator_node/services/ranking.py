@@ -20,7 +20,7 @@ from coordinator_node.crunch_config import Aggregation, CrunchConfig
 from coordinator_node.entities.ensemble import is_ensemble_model
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationError
 from coordinator_node.entities.json_values import reason_of
-from coordinator_node.extensions.callable_resolver import resolve_callable
+from coordinator_node.extensions.callable_resolver import configured_callable
 from coordinator_node.metrics.values import as_number
 from coordinator_node.services.window_sums import Sums, WindowSums, read_window_sums
 
@@ -92,8 +92,7 @@ class Ranking:
     def __init__(self, config: CrunchConfig, settings: Settings) -> None:
         self._aggregation = config.aggregation
         check_ranking_key(config)
-        path = settings.leaderboard_ranker
-        self._ranker: Callable[..., Any] | None = resolve_callable(path) if path else None
+        self._ranker = configured_callable(settings, "leaderboard_ranker")
 
     def standings(self, session: Session, as_of: datetime, sums: WindowSums | None = None) -> list[Standing]:
         """Every model, ensembles too, as of a moment; not ranked yet, in order of id.

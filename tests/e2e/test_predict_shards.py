@@ -14,7 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
+from invariants import broken_rules
 from sqlalchemy import Engine, text
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "services"))
@@ -22,13 +24,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "services"))
 from model_cluster import ModelCluster
 from predict_cases import UNBALANCED, called, rows, store_prices, until_rows
 
+from coordinator_node.db.engine import transaction
+from coordinator_node.db.tables import EnsembleWeightsRow
 from coordinator_node.entities.times import utc_now
 
 MODELS = [f"model{number}" for number in range(12)]
 INTERVAL = 2
 CONFIG = f"""
-from coordinator_node.crunch_config import CrunchConfig, ScheduledPrediction
-contract = CrunchConfig(scheduled_predictions=[ScheduledPrediction(
+from coordinator_node.crunch_config import CrunchConfig, EnsembleConfig, ScheduledPrediction
+contract = CrunchConfig(ensembles=[EnsembleConfig(name="main")], scheduled_predictions=[ScheduledPrediction(
     scope_key="BTC-60", scope={{"subject": "BTC"}}, prediction_interval_seconds={INTERVAL}, resolve_horizon_seconds=60,
     meta={{"deadline_seconds": 1.8}})])
 """
@@ -57,6 +61,14 @@ def predict_worker(folder: Path, url: str, port: int) -> Iterator[subprocess.Pop
         process.wait()
 
 
+def weigh_all(engine: Engine) -> None:
+    """What the score stage stores: weights of an ensemble of all models, known from now on."""
+    with transaction(engine) as session:
+        builders.model(session, "__ensemble_main__")
+        weights = {"model_id": "__ensemble_main__", "weights_jsonb": dict.fromkeys(MODELS, 1 / len(MODELS))}
+        builders.add(session, EnsembleWeightsRow(id="weights", computed_at=utc_now(), **weights))
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     (tmp_path / "config").mkdir()
@@ -68,6 +80,7 @@ async def test_kill_9_of_one_of_two_in_the_middle_of_a_slot(
     workspace: Path, engine: Engine, database_url: str, record_property: Callable[[str, object], None]
 ) -> None:
     store_prices(engine, utc_now())
+    weigh_all(engine)
     asked: dict[str, list[float]] = {name: [] for name in MODELS}
 
     def slow(name: str) -> Any:
@@ -100,6 +113,10 @@ async def test_kill_9_of_one_of_two_in_the_middle_of_a_slot(
         slots = [int(at // INTERVAL) for at in times]
         assert len(slots) == len(set(slots)), f"{name} was called twice in one slot"
     assert rows(engine, UNBALANCED) == []
+    broken = {rule for rule in broken_rules(engine) if "slot" in rule or rule.startswith("an ensemble has one")}
+    assert broken == set()
+    signals = "SELECT jsonb_object_agg(model_id, status) FROM predictions WHERE starts_with(model_id, '__ensemble_')"
+    assert rows(engine, signals) == [({"__ensemble_main__": "PENDING"},)]
     interrupted = rows(engine, "SELECT DISTINCT model_id FROM predictions WHERE failed_reason = 'interrupted'")
     assert 0 < len(interrupted) < len(MODELS)
     with engine.connect() as connection:

@@ -17,9 +17,11 @@ from sqlalchemy import Engine
 from test_predict import predicting
 
 from coordinator_node.config.settings import Settings
+from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.entities.times import utc_now
 from coordinator_node.services.predict.model_nodes import ModelNodes
+from coordinator_node.services.predict.startup import check_predict
 
 STATUSES = "SELECT DISTINCT model_id, status FROM predictions ORDER BY model_id"
 
@@ -81,3 +83,15 @@ def test_missing_files_are_said_with_the_variable(variable: str, tmp_path: Path)
     settings = Settings(**{variable: str(tmp_path)})
     with pytest.raises(ConfigurationError, match=f"^{variable.upper()}: .*{tmp_path}"):
         ModelNodes(settings, changed=lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("variable", "files"), [("gateway_cert_dir", ["key.pem"]), ("secure_cert_dir", ["ca.crt", "tls.crt", "tls.key"])]
+)
+def test_files_that_are_no_credentials_are_said_with_the_variable(
+    variable: str, files: list[str], tmp_path: Path
+) -> None:
+    for name in files:
+        (tmp_path / name).write_text("-----BEGIN NOTHING-----")
+    with pytest.raises(ConfigurationError, match=f"^{variable.upper()}: {tmp_path} cannot be used: "):
+        check_predict(CrunchConfig(), Settings(feed_source="simulated", **{variable: str(tmp_path)}))

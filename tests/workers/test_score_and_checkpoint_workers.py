@@ -97,4 +97,4 @@ def test_a_wrong_configuration_is_found_at_start(start: Start, role: str) -> Non
     process = start(role, LEADERBOARD_RANKER="no_such_module:rank")
     said = process.communicate(timeout=30)[0]
     assert process.returncode == 2
-    assert f"{role} worker: wrong configuration: no_such_module:rank" in said
+    assert f"{role} worker: wrong configuration: LEADERBOARD_RANKER: no_such_module:rank" in said

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from coordinator_node.config.settings import Settings
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.entities.json_values import UnstorableError, reason_of, storable, storable_text
-from coordinator_node.extensions.callable_resolver import resolve_callable
+from coordinator_node.extensions.callable_resolver import configured_callable
 
 MAX_ANSWER_BYTES = 1024 * 1024
 # Of a refused answer, so much is kept for its author to see.
@@ -51,8 +51,7 @@ def read_answer(answer: Any, output_type: type[BaseModel], validator: Validator 
 
 def output_validator(settings: Settings) -> Validator | None:
     """INFERENCE_OUTPUT_VALIDATOR; None where it is not set."""
-    path = settings.inference_output_validator
-    return resolve_callable(path) if path else None
+    return configured_callable(settings, "inference_output_validator")
 
 
 def _ask(validator: Validator, output: dict[str, Any]) -> dict[str, Any]:

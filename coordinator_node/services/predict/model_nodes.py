@@ -30,6 +30,7 @@ from websockets.exceptions import WebSocketException
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.entities.json_values import reason_of
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.services.predict.answers import MAX_ANSWER_BYTES
 
@@ -232,7 +233,7 @@ class ModelNodes:
 
     def __init__(self, settings: Settings, changed: Callable[[], None]) -> None:
         self._base_classname = settings.model_base_classname
-        self._credentials = _credentials(settings)
+        self._credentials = model_credentials(settings)
         self._cluster = _Cluster(settings, self._make_runner, changed)
 
     async def follow(self) -> None:
@@ -274,14 +275,19 @@ class ModelNodes:
         return DynamicSubclassModelRunner(self._base_classname, **self._credentials, **model)
 
 
-def _credentials(settings: Settings) -> dict[str, Any]:
+def model_credentials(settings: Settings) -> dict[str, Any]:
+    """What model nodes are shown, as the library's runner takes it: of GATEWAY_CERT_DIR, SECURE_CERT_DIR, or nothing.
+
+    Raises:
+        ConfigurationError: the folder does not hold what it must.
+    """
+    name = "GATEWAY_CERT_DIR" if settings.gateway_cert_dir else "SECURE_CERT_DIR"
+    folder = Path(settings.gateway_cert_dir or settings.secure_cert_dir)
     try:
         if settings.gateway_cert_dir:
-            key = Path(settings.gateway_cert_dir) / "key.pem"
-            return {"gateway_credentials": GatewayCredentials.from_pem(key.read_bytes())}
+            return {"gateway_credentials": GatewayCredentials.from_pem((folder / "key.pem").read_bytes())}
         if settings.secure_cert_dir:
-            return {"secure_credentials": SecureCredentials.from_directory(settings.secure_cert_dir)}
-    except (OSError, ValueError, TypeError) as error:
-        name = "GATEWAY_CERT_DIR" if settings.gateway_cert_dir else "SECURE_CERT_DIR"
-        raise ConfigurationError(f"{name}: {error}") from error
+            return {"secure_credentials": SecureCredentials.from_directory(folder)}
+    except Exception as error:  # files that are none: what is raised is for the libraries that read them to choose
+        raise ConfigurationError(f"{name}: {folder} cannot be used: {reason_of(error)}") from error
     return {}

@@ -14,7 +14,7 @@ from sqlmodel import Session
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES
-from coordinator_node.extensions.callable_resolver import resolve_callable
+from coordinator_node.extensions.callable_resolver import configured_callable
 from coordinator_node.services.feed_scope import FeedScope
 
 _NEWEST = text(
@@ -59,6 +59,11 @@ class MarketInput:
         return {"subjects": self.subjects} if self.several else next(iter(self.subjects.values()))
 
 
+def input_builder(settings: Settings) -> Builder | None:
+    """INFERENCE_INPUT_BUILDER; None where it is not set."""
+    return configured_callable(settings, "inference_input_builder")
+
+
 class InputReader:
     """Reads inputs from the stored records, through the operator's builder where there is one."""
 
@@ -68,8 +73,7 @@ class InputReader:
         self._several = len(self._subjects) > 1
         self._window = settings.feed_candles_window
         self._input_type = config.input_type
-        path = settings.inference_input_builder
-        self._builder: Builder | None = resolve_callable(path) if path else None
+        self._builder = input_builder(settings)
 
     def read(self, session: Session, at: datetime) -> MarketInput | None:
         """The input as it was known at a time; None while no subject has a record.

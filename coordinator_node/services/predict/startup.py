@@ -7,6 +7,9 @@ from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.services.feed_scope import FeedScope
+from coordinator_node.services.predict.answers import output_validator
+from coordinator_node.services.predict.model_nodes import model_credentials
+from coordinator_node.services.predict.raw_input import input_builder
 from coordinator_node.services.predict.schedules import check_schedules
 from coordinator_node.services.predict.service import PredictService
 from coordinator_node.services.tournament_predict import is_tournament
@@ -18,9 +21,13 @@ def check_predict(config: CrunchConfig, settings: Settings) -> None:
     """Refuse a config that this stage cannot run.
 
     Raises:
-        ConfigurationError: a `predict_service_class` of one's own, a schedule that could never be scored, or an
-            argument that a scope does not hold. In tournament mode schedules do not run, and are not looked at.
+        ConfigurationError: credentials or a dotted path that cannot be used, a `predict_service_class` of one's own, a
+            schedule that could never be scored, or an argument that a scope does not hold. In tournament mode schedules
+            do not run, and are not looked at.
     """
+    model_credentials(settings)
+    input_builder(settings)
+    output_validator(settings)
     service = config.predict_service_class
     if is_tournament(config):
         named = [ensemble.name for ensemble in config.ensembles if ensemble.enabled]

@@ -13,7 +13,7 @@ from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig, InferenceOutput, ScoreResult
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationError
 from coordinator_node.entities.json_values import fault_in, reason_of, storable, storable_text, to_json
-from coordinator_node.extensions.callable_resolver import resolve_callable
+from coordinator_node.extensions.callable_resolver import configured_callable
 from coordinator_node.extensions.default_callables import default_score_prediction
 from coordinator_node.runtime.logging import get_logger
 
@@ -128,7 +128,9 @@ def scoring_function(config: CrunchConfig, settings: Settings) -> ScoringFunctio
         ConfigurationError: SCORING_FUNCTION cannot be imported, or the function does not take a prediction and its
             ground truth, and with stateful_scoring=True the state.
     """
-    function: ScoringFunction = config.scoring_function or resolve_callable(settings.scoring_function)
+    function: ScoringFunction = (
+        config.scoring_function or configured_callable(settings, "scoring_function") or default_score_prediction
+    )
     if function is default_score_prediction:
         log.warning(
             "every prediction will score 0: the default scoring function is in use; "

@@ -15,7 +15,7 @@ from coordinator_node.crunch_config import CrunchConfig, default_aggregate_snaps
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.entities.json_values import fault_in, finite_or_null, reason_of, to_json
 from coordinator_node.entities.prediction import PredictionStatus
-from coordinator_node.extensions.callable_resolver import resolve_callable
+from coordinator_node.extensions.callable_resolver import configured_callable
 from coordinator_node.metrics.values import as_number
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore
@@ -66,9 +66,8 @@ def aggregator_of(config: CrunchConfig, settings: Settings) -> Aggregator:
     Raises:
         ConfigurationError: MODEL_SCORE_AGGREGATOR cannot be imported.
     """
-    path = settings.model_score_aggregator
-    if path and config.aggregate_snapshot is default_aggregate_snapshot:
-        return resolve_callable(path)
+    if config.aggregate_snapshot is default_aggregate_snapshot:
+        return configured_callable(settings, "model_score_aggregator") or config.aggregate_snapshot
     return config.aggregate_snapshot
 
 
