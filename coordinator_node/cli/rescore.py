@@ -48,8 +48,10 @@ def run_rescore(order: Order) -> int:
     period = Period(order.start, order.end)
     engine = engine_from(settings, "rescore")
     columns = (TextColumn("scoring again"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, highlight=False)
     try:
-        with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as progress:
+        # Without a terminal it would leave an empty line beside the one that says what is wrong.
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task("")
             report = rescore(
                 engine,
