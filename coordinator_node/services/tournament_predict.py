@@ -22,7 +22,7 @@ from coordinator_node.entities.times import utc_now
 from coordinator_node.entities.tournament import RoundStatus
 from coordinator_node.runtime.heartbeat import any_alive
 from coordinator_node.runtime.logging import get_logger
-from coordinator_node.services.score import ScoreStage
+from coordinator_node.services.score import score_stage
 from coordinator_node.services.tournament.errors import NoPredictWorkerError, RoundConflictError
 from coordinator_node.services.tournament.rounds import (
     queue_round,
@@ -153,7 +153,7 @@ class TournamentPredictService:
         """Score until nothing of the round is due any more; score workers may do the same meanwhile."""
         if self.scoring_function is not None:
             config = config.model_copy(update={"scoring_function": self.scoring_function})
-        stage = ScoreStage(self._engine(), config, load_settings())
+        stage = score_stage(self._engine(), config, load_settings())
         give_up = time.monotonic() + SCORING_SECONDS
         while self._waiting(round_id, due):
             if not any(stage.run_once(due).counts.values()):

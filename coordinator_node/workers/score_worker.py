@@ -20,7 +20,7 @@ from coordinator_node.runtime.loop import in_thread, under_lease
 from coordinator_node.runtime.notify import FEED_RECORDS
 from coordinator_node.runtime.worker import Worker, run_worker
 from coordinator_node.services import checkpoint, snapshot
-from coordinator_node.services.score import ScoreStage
+from coordinator_node.services.score import score_stage
 
 POLL_SECONDS = 0.5
 CHECKPOINT_POLL_SECONDS = 1.0
@@ -30,7 +30,7 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
     """The database and the body; refuses at start what could never be scored or ranked."""
     config = load_config()
     engine = engine_from(settings, "score-worker")
-    score = ScoreStage(engine, config, settings)
+    score = score_stage(engine, config, settings)
     snapshots = snapshot.SnapshotStage(engine, config, settings)
     checkpoints = checkpoint.CheckpointStage(engine, config, settings)
 

@@ -132,7 +132,7 @@ def worker(engine: Engine, first: int, due_slots: int) -> dict[str, float]:
     """Score what is due, count it, then run later cycles."""
     config, settings = CrunchConfig(scoring_function=sign_times_profit), load_settings({"FEED_SOURCE": "simulated"})
     rows = ScoreHistory(engine)
-    score = score_worker.ScoreStage(engine, config, settings)
+    score = score_worker.score_stage(engine, config, settings)
     snapshots = score_worker.snapshot.SnapshotStage(engine, config, settings)
     with Session(engine) as session:
         session.add(LeaseRow(name="bench", holder="bench", epoch=1, acquired_at=rows.start, expires_at=rows.start))

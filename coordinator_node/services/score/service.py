@@ -50,7 +50,7 @@ type Truths = dict[GroupKey, dict[str, Any]]
 
 
 class ScoreStage:
-    """Scores predictions whose outcome is known.
+    """Scores predictions whose outcome is known, with a function that keeps no state.
 
     Raises:
         ConfigurationError: when made, for what cannot be imported or called.
