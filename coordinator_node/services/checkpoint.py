@@ -50,7 +50,7 @@ _SCORED = text(
     FROM snapshots
     WHERE prediction_count > 0 AND superseded_by IS NULL AND (
         (period_end >= :start AND period_end < :end AND (meta_jsonb ? 'late') IS NOT TRUE)
-        OR (created_at >= :late_from AND meta_jsonb -> 'late' ->> 'counts_in' = :late_in)
+        OR (meta_jsonb ? 'late' AND created_at >= :late_from AND meta_jsonb -> 'late' ->> 'counts_in' = :late_in)
     )
     GROUP BY model_id
     """

@@ -51,7 +51,8 @@ _THIN_WEIGHTS = text(
 _OLD_WEIGHTS = text(
     """
     DELETE FROM ensemble_weights AS old
-    WHERE computed_at < :before AND EXISTS (
+    WHERE model_id IN (SELECT id FROM models WHERE starts_with(id, '__ensemble_'))
+      AND computed_at < :before AND EXISTS (
         SELECT 1 FROM ensemble_weights AS newer
         WHERE newer.model_id = old.model_id AND newer.computed_at > old.computed_at
     )

@@ -58,6 +58,7 @@ class SnapshotRow(SQLModel, table=True):
         Index("ix_snapshots_period_end", "period_end"),
         Index("ix_snapshots_created_at", "created_at"),
         Index("ix_snapshots_content_hash", "content_hash"),
+        Index("ix_snapshots_late", "created_at", postgresql_where=sql("meta_jsonb ? 'late'")),
     )
 
     id: str = Field(default_factory=new_id, sa_column=text(key=True))
