@@ -24,7 +24,15 @@ Behaviour = Callable[[str, list[Any]], Awaitable[Any]]
 
 
 class ModelRaisedError(Exception):
-    """What a model of a test raises on purpose; the node answers with its text."""
+    """What a model of a test raises on purpose; the node answers with its text, and its code."""
+
+    code = "FAILED"
+
+
+class NoSuchMethodError(ModelRaisedError):
+    """What a node says that has no such method."""
+
+    code = "BAD_IMPLEMENTATION"
 
 
 async def steady(method: str, arguments: list[Any]) -> Any:
@@ -39,6 +47,8 @@ class ModelNode(DynamicSubclassServiceServicer):
     model_id: str
     behaviour: Behaviour = steady
     calls: list[tuple[str, list[Any]]] = field(default_factory=list)
+    # The base classes that it was to make an instance of.
+    setups: list[str] = field(default_factory=list)
     keep_calls: bool = True
     credentials: grpc.ServerCredentials | None = None
     # What the node proves itself with: metadata that it sends before each answer.
@@ -70,6 +80,7 @@ class ModelNode(DynamicSubclassServiceServicer):
 
     async def Setup(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC names it
         await self._prove(context)
+        self.setups.append(request.className)
         return SetupResponse(status=Status(code="SUCCESS"))
 
     async def _prove(self, context: Any) -> None:
@@ -89,7 +100,7 @@ class ModelNode(DynamicSubclassServiceServicer):
                 self.calls.append((request.methodName, arguments))
             answer = await self.behaviour(request.methodName, arguments)
         except ModelRaisedError as error:
-            return CallResponse(status=Status(code="FAILED", message=str(error)))
+            return CallResponse(status=Status(code=error.code, message=str(error)))
         finally:
             self._busy = False
         kind = detect_data_type(answer)
@@ -129,13 +140,21 @@ class ModelCluster:
 
     async def __aenter__(self) -> ModelCluster:
         await asyncio.gather(*(node.start() for node in self.nodes.values()))
-        self._server = await serve(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self.open_orchestrator()
         return self
 
-    async def __aexit__(self, *error: object) -> None:
+    async def open_orchestrator(self) -> None:
+        """Serve, at the same address as before if it has served before."""
+        self._server = await serve(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close_orchestrator(self) -> None:
+        """Go away, as an orchestrator does that is deployed anew; the model nodes stay."""
         self._server.close()
         await self._server.wait_closed()
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close_orchestrator()
         await asyncio.gather(*(node.stop() for node in self.nodes.values()))
 
     async def update(self, model_id: str, *states: str) -> None:
@@ -148,6 +167,8 @@ class ModelCluster:
         self._clients.add(client)
         data = [node.description() for node in self.nodes.values()]
         await client.send(json.dumps({"event": "init", "data": data}))
-        async for message in client:
-            self.reports += json.loads(message)["data"]
-        self._clients.discard(client)
+        try:
+            async for message in client:
+                self.reports += json.loads(message)["data"]
+        finally:
+            self._clients.discard(client)

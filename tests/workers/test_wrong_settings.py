@@ -5,16 +5,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from coordinator_node.config.settings import load_settings
+from coordinator_node.config_loader import reset_cache
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.workers import checkpoint_worker, predict_worker, score_worker
 
 NOWHERE = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "FEED_SOURCE": "simulated"}
 BUILDS = {"predict": predict_worker.build, "score": score_worker.build, "checkpoint": checkpoint_worker.build}
+
+
+@pytest.fixture(autouse=True)
+def _no_config_is_kept() -> Iterator[None]:
+    reset_cache()
+    yield
+    reset_cache()
 
 
 @pytest.mark.parametrize(
