@@ -82,6 +82,7 @@ class LocalVenue:
         self.asked: list[str] = []  # the path and query of every request
         self.connections: list[Connection] = []
         self._faults: list[Fault] = []
+        self._cuts: list[Fault] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="local venue", daemon=True)
         self._hanging: asyncio.Event | None = None
@@ -145,6 +146,10 @@ class LocalVenue:
 
     def go_on(self) -> None:
         self._run(self._set_hanging(False))
+
+    def cut(self, path: str, *, times: int = 1) -> None:
+        """Breaks the connection in the middle of the next right answers to requests whose path holds `path`."""
+        self._cuts.append(Fault(path, 200, {}, "", times))
 
     def asked_for(self, path: str) -> list[str]:
         return [each for each in self.asked if path in each]
@@ -211,9 +216,25 @@ class LocalVenue:
             response = web.Response(status=401, text="Unauthorized")
         else:
             response = await handler(request)
+        cut = next((each for each in self._cuts if each.path in request.path and each.times > 0), None)
+        if cut is not None and isinstance(response, web.Response):
+            cut.times -= 1
+            return await self._half(request, response)
         if not response.prepared:
             self._stamp(response)
         return response
+
+    async def _half(self, request: web.Request, whole: web.Response) -> web.StreamResponse:
+        """Half of an answer, and the end of the connection."""
+        body = whole.body
+        assert isinstance(body, bytes)
+        half = web.StreamResponse(headers={"Content-Length": str(len(body)), "Content-Type": "application/json"})
+        self._stamp(half)
+        await half.prepare(request)
+        await half.write(body[: len(body) // 2])
+        assert request.transport is not None
+        request.transport.close()
+        return half
 
     def _has_key(self, request: web.Request) -> bool:
         return self.api_key is None or request.headers.get("Authorization") == f"Bearer {self.api_key}"

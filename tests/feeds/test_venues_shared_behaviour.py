@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,12 +15,14 @@ from local_venue import NOON_MS, LocalVenue
 from venue_cases import CASES, PATIENT, QUICK, Heard, VenueCase, listening
 from venue_market import FEED_IDS, utc
 
+from coordinator_node.entities.feed_record import FeedRecord
 from coordinator_node.entities.times import utc_now
 from coordinator_node.feeds import FeedDataRecord
 from coordinator_node.feeds.base import LivelyFeedHandle, ObservableFeedHandle
 from coordinator_node.feeds.errors import FeedError, PermanentFeedError, RetryableFeedError
 from coordinator_node.feeds.validation import to_feed_record
 from coordinator_node.feeds.venue import listening as listening_module
+from coordinator_node.services.feed_data.paging import HistoryReader
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -177,6 +179,38 @@ def test_a_busy_venue_is_asked_again_when_it_says(
             fetch(case, venue, start_ts=utc(NOON_MS - 10 * case.size_ms))
         assert caught.value.retry_after == retry_after
     assert fetch(case, venue, start_ts=utc(NOON_MS - 10 * case.size_ms)) != []
+
+
+def test_a_connection_lost_in_the_middle_of_an_answer_loses_nothing(case: VenueCase, venue: LocalVenue) -> None:
+    path = "v1/updates" if case.history == "window" else case.history
+    start, end = NOON_MS - 3000 * case.size_ms, NOON_MS - 60_000
+    feed = case.make(venue, PATIENT)
+    reader = HistoryReader(feed, feed.source, case.kind, case.granularity, lambda: utc(NOON_MS))
+    found: list[FeedRecord] = []
+    lost: list[str] = []
+
+    async def read_on(since: datetime) -> datetime:
+        try:
+            async for page in reader.pages("BTC", since, utc(end), 700):
+                found.extend(page.records)
+                since = page.upto
+                venue.cut(path)  # each page after the first is cut once
+        except RetryableFeedError as error:
+            lost.append(str(error))
+            return since
+        return utc(end)
+
+    async def run() -> None:
+        since = utc(start)
+        async with asyncio.timeout(30):
+            while since < utc(end):
+                since = await read_on(since)
+
+    asyncio.run(run())
+    expected = case.expected(venue, start, end)
+    assert [(each.ts_event, each.values) for each in found] == [(each.ts_event, each.values) for each in expected]
+    assert len(lost) >= 2
+    assert all("cannot be reached" in each for each in lost)
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -28,7 +28,11 @@ class BackfillBusyError(Exception):
     """Another job is running or about to; one runs at a time. `job_id` is its id."""
 
     def __init__(self, job: BackfillJobRow) -> None:
-        super().__init__(f"backfill job {job.id} is {job.status}; wait until it has ended")
+        super().__init__(
+            f"backfill job {job.id} is {job.status} ({job.source} {job.subject} {job.kind} {job.granularity} from "
+            f"{job.start_ts.isoformat()} to {job.end_ts.isoformat()}); wait until it has ended: a feed worker runs it, "
+            "and so does `coordinator-node backfill` given the same order"
+        )
         self.job_id = job.id
 
 
