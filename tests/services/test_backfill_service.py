@@ -9,6 +9,7 @@ import pytest
 from candle_venue import START, CandleVenue, open_time, stored_minutes
 from sqlalchemy import Engine
 from sqlmodel import Session
+from structlog.testing import capture_logs
 
 from coordinator_node.db import DBBackfillJobRepository, DBFeedRecordRepository
 from coordinator_node.db.tables import BackfillJobRow
@@ -150,6 +151,18 @@ async def test_a_busy_venue_is_asked_again_without_a_page_lost(
     assert slept[0] == 0
     assert slept[1] >= 20
     assert 1 < slept[2] < 3
+
+
+async def test_a_long_fetch_says_how_much_longer_it_takes(venue: CandleVenue) -> None:
+    class Slow(Kept):
+        def append_records(self, records: Sequence[FeedRecord]) -> int:
+            venue.now += timedelta(seconds=20)
+            return super().append_records(records)
+
+    with capture_logs() as logs:
+        await BackfillService(venue, Slow(), clock=venue.clock).run(request(0, 40, page_size=10))
+    told = [(each["percent"], each["seconds_left"]) for each in logs if each["event"] == "backfill goes on"]
+    assert told == [(47.5, 44), (97.5, 2)]
 
 
 async def test_a_venue_that_stays_away_is_given_up(

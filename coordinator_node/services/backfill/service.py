@@ -18,6 +18,7 @@ from coordinator_node.entities.prediction import BackfillStatus
 from coordinator_node.entities.times import as_utc, utc_now
 from coordinator_node.feeds.base import DataFeed
 from coordinator_node.feeds.errors import PermanentFeedError, RetryableFeedError
+from coordinator_node.feeds.micros import MICROSECOND
 from coordinator_node.runtime.leases import LeaseLostError
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.services.feed_data.backoff import Backoff
@@ -27,6 +28,8 @@ log = get_logger(__name__)
 
 # Failures in a row, without a page between them, after which a job ends: about five minutes.
 MOST_FAILURES = 12
+# How often a fetch that takes long says how much longer.
+TELL_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ class BackfillService:
         history = HistoryReader(self.feed, request.source, request.kind, request.granularity, self._clock)
         backoff = Backoff(self._clock)
         cursor, found = as_utc(request.cursor_ts or request.start), 0
+        pace = _Pace(subject, cursor, as_utc(request.end), self._clock)
         while True:
             try:
                 async with aclosing(history.pages(subject, cursor, as_utc(request.end), request.page_size)) as pages:
@@ -141,6 +145,7 @@ class BackfillService:
                         written = await asyncio.to_thread(self.repository.append_records, page.records)
                         cursor, found = page.upto, found + len(page.records)
                         await asyncio.to_thread(job.page_stored, subject, cursor, written)
+                        pace.reached(cursor)
                         backoff.succeeded()
                 return found
             except RetryableFeedError as error:
@@ -152,6 +157,27 @@ class BackfillService:
             raise PermanentFeedError(f"given up after {MOST_FAILURES} failures in a row: {error}") from error
         log.warning("backfill waits for the source", reason=str(error), seconds=round(seconds, 1))
         await asyncio.sleep(seconds)
+
+
+class _Pace:
+    """Says in the log, every TELL_SECONDS, how far a subject has come and about how many seconds are left."""
+
+    def __init__(self, subject: str, start: datetime, end: datetime, clock: Callable[[], datetime]) -> None:
+        self._subject = subject
+        self._start = start
+        self._end = end
+        self._clock = clock
+        self._begun_at = self._told_at = clock()
+
+    def reached(self, cursor: datetime) -> None:
+        """All before `cursor` is stored."""
+        now = self._clock()
+        done = (cursor - self._start) / max(self._end - self._start, MICROSECOND)
+        if (now - self._told_at).total_seconds() < TELL_SECONDS or done <= 0:
+            return
+        self._told_at = now
+        left = (now - self._begun_at).total_seconds() * max(0.0, 1 - done) / done
+        log.info("backfill goes on", subject=self._subject, percent=round(100 * done, 1), seconds_left=round(left))
 
 
 class _Job:
