@@ -20,9 +20,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel's files in a folder of their own; its dependencies are those of the tests."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    ignore = shutil.ignore_patterns(".*", "__pycache__", "dist", "tests")
-    shutil.copytree(ROOT, source, ignore=ignore)
-    for name in (".local.env.example",):
+    source.mkdir()
+    for name in ("alembic", "coordinator", "coordinator_node", "packs", "scaffold"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=source, check=True, capture_output=True)
@@ -47,6 +48,8 @@ def test_it_is_the_installed_one_and_brings_types_migrations_and_the_demo(instal
     assert (package / "py.typed").exists()
     assert sorted(p.name for p in (package / "_alembic" / "versions").glob("*.py"))
     assert (package / "local" / "demo_workspace" / "submissions" / "momentum" / "submission.json").exists()
+    assert (package / "_templates" / "scaffold" / "node" / ".local.env.example").exists()
+    assert (package / "_templates" / "packs" / "prediction" / "pack.toml").exists()
     assert (installed / "coordinator" / "contracts.py").exists()
 
 

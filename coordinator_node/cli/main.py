@@ -21,9 +21,10 @@ from coordinator_node.feeds.errors import FeedError
 
 DEMO_STATE = Path(".coordinator/demo")
 API_PORT = 8000
+DEFAULT_PACK = "prediction"
 
 # Documented commands that this version does not have yet.
-NOT_BUILT = ("init", "list-packs", "doctor", "verify", "backtest", "payout")
+NOT_BUILT = ("doctor", "verify", "backtest", "payout")
 
 app = typer.Typer(
     name="coordinator-node",
@@ -35,6 +36,10 @@ app = typer.Typer(
 
 Seconds = Annotated[float | None, typer.Option(min=1, help="Run so long, then drain and judge the run.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the report API on this machine.")]
+WorkspaceName = Annotated[str, typer.Argument(help="The workspace's name, in kebab-case, as in btc-up.")]
+PackName = Annotated[str, typer.Option(help="What kind of competition to begin with; list-packs describes them.")]
+OutputFolder = Annotated[Path, typer.Option("-o", "--output", help="The folder to make it in.")]
+Overwrite = Annotated[bool, typer.Option("--force", help="Write over the files of a workspace that is there.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start with an empty database.")]
 
 
@@ -140,6 +145,25 @@ def rescore(
     raise typer.Exit(run_rescore(Order(start, end, scoring, dry_run)))
 
 
+@app.command()
+def init(
+    name: WorkspaceName, pack: PackName = DEFAULT_PACK, output: OutputFolder = Path(), force: Overwrite = False
+) -> None:
+    """Make a workspace NAME/ with node/, challenge/ and a Makefile."""
+    from coordinator_node.cli.init import Layout, run_init
+
+    raise typer.Exit(run_init(name, pack, output, Layout(), force=force))
+
+
+@app.command("list-packs")
+def list_packs() -> None:
+    """List the kinds of competition that `init --pack` can begin with."""
+    from coordinator_node.cli.templates import packs
+
+    for pack in packs().values():
+        typer.echo(f"{pack.name:<12} {pack.title}")
+
+
 def _add_not_built(name: str) -> None:
     @app.command(name, hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
     def not_built(context: typer.Context) -> None:
@@ -151,24 +175,11 @@ for _name in NOT_BUILT:
     _add_not_built(_name)
 
 
-def run() -> None:
-    """Run `coordinator-node` and exit with its code."""
+def run(commands: typer.Typer = app) -> None:
+    """Run `coordinator-node`, or another spelling's commands, and exit with their code."""
     sys.path.insert(0, "")  # a workspace's own modules, as `python -m` finds them
     try:
-        app()
+        commands()
     except (ConfigurationError, FeedError) as error:
         typer.echo(f"wrong configuration: {error}", err=True)
         sys.exit(2)
-
-
-def run_coordinator() -> None:
-    """Run `coordinator`, the older spelling, whose `demo` scaffolds a workspace instead of running one."""
-    if sys.argv[1:2] == ["demo"]:
-        typer.echo("coordinator demo is not built in this version; coordinator-node demo runs a competition", err=True)
-        sys.exit(1)
-    run()
-
-
-def run_crunch_cli() -> None:
-    """Run `crunch-cli`, the spelling of other tools of the field."""
-    run()

@@ -32,7 +32,7 @@ SHOWN_METRICS = ("ic", "hit_rate", "max_drawdown")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run left behind: the newest leaderboard's entries, the newest emission, and what is missing."""
+    """What a run left behind: the newest leaderboard's entries, the newest emission that pays, and what is missing."""
 
     leaderboard: list[dict[str, Any]]
     checkpoint: CheckpointRow | None
@@ -46,11 +46,11 @@ def judge(url: str, since: datetime) -> Verdict:
         with Session(engine) as session:
             models = session.connection().execute(_MODELS, {"since": since}).all()
             board = session.exec(select(LeaderboardRow).order_by(col(LeaderboardRow.created_at).desc())).first()
-            checkpoint = session.exec(
+            checkpoints = session.exec(
                 select(CheckpointRow)
                 .where(col(CheckpointRow.created_at) >= since)
                 .order_by(col(CheckpointRow.period_end).desc())
-            ).first()
+            ).all()
     finally:
         engine.dispose()
     problems = [] if models else ["no model was connected"]
@@ -58,6 +58,9 @@ def judge(url: str, since: datetime) -> Verdict:
     entries = (board.entries_jsonb or []) if board and board.created_at >= since else []
     if not entries:
         problems.append("no leaderboard was written")
+    # Nobody is paid for a period in which nothing was scored, as between two rounds of a tournament.
+    paying = (checkpoint for checkpoint in checkpoints if _rewards(checkpoint))
+    checkpoint = next(paying, checkpoints[0] if checkpoints else None)
     problems += _emission_problems(checkpoint)
     return Verdict(entries, checkpoint, problems)
 
@@ -65,10 +68,14 @@ def judge(url: str, since: datetime) -> Verdict:
 def _emission_problems(checkpoint: CheckpointRow | None) -> list[str]:
     if checkpoint is None:
         return ["no checkpoint was written"]
-    rewards = [reward["reward_pct"] for entry in checkpoint.entries_jsonb or [] for reward in entry["cruncher_rewards"]]
+    rewards = _rewards(checkpoint)
     if sum(rewards) != FRAC_64_MULTIPLIER:
         return [f"the emission of checkpoint {checkpoint.id} sums to {sum(rewards)}, not {FRAC_64_MULTIPLIER}"]
     return []
+
+
+def _rewards(checkpoint: CheckpointRow) -> list[int]:
+    return [reward["reward_pct"] for entry in checkpoint.entries_jsonb or [] for reward in entry["cruncher_rewards"]]
 
 
 def leaderboard_table(entries: list[dict[str, Any]], title: str) -> Table:

@@ -1,0 +1,1 @@
+"""What the competition starter-challenge asks, and how it scores."""

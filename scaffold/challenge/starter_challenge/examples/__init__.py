@@ -1,0 +1,1 @@
+"""Example models; each file can be submitted as it is."""
