@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
+import builders
+import pandas as pd
 from model_cluster import Behaviour, ModelCluster, ModelRaisedError, steady
 from predict_cases import CALLED, UNBALANCED, called, rows, store_prices, until_rows
 from pydantic import field_validator
@@ -22,6 +24,7 @@ from coordinator_node.runtime.leases import LeaseGroup
 from coordinator_node.runtime.loop import run_loop
 from coordinator_node.services.predict.service import PredictService
 from coordinator_node.services.predict.shards import SHARD_NAMES, Shards
+from coordinator_node.services.score import ScoreStage
 
 INTERVAL = 1
 CONFIG = CrunchConfig(
@@ -151,11 +154,35 @@ def answering(answer: Any) -> Behaviour:
     return behave
 
 
+async def late(method: str, arguments: list[Any]) -> Any:
+    """Answers when the deadline has passed, whether or not anybody waits."""
+    if method == "predict":
+        await asyncio.shield(asyncio.sleep(2.1))
+    return {"value": 0.5}
+
+
+def check_healthy_are_scored(engine: Engine, healthy: set[str], until: datetime) -> None:
+    """The score stage gives every healthy model a score in every slot that was called."""
+    config = CONFIG.model_copy(update={"scoring_function": lambda prediction, truth: {"value": prediction["value"]}})
+    stage = ScoreStage(engine, config, builders.settings_of())
+    while stage.run_once(until).counts:
+        pass
+    scored = rows(
+        engine, "SELECT model_id, count(*) AS slots FROM predictions WHERE status = 'SCORED' GROUP BY model_id"
+    )
+    assert {row.model_id: row.slots for row in scored} == dict.fromkeys(healthy, len(rows(engine, CALLED)))
+
+
 async def test_a_bad_model_costs_only_itself(engine: Engine) -> None:
-    store_prices(engine, utc_now())
+    later = utc_now() + timedelta(minutes=2)
+    store_prices(engine, later, count=200)
     behaviours = {
         "good": steady,
         "number": answering(0.25),
+        "boolean": answering(True),
+        "frame": answering(pd.DataFrame({"value": [0.75]})),
+        "late": late,
+        "dies": steady,
         "hangs": hang,
         "hangs_in_tick": hang_in_tick,
         "raises": raise_it,
@@ -169,12 +196,18 @@ async def test_a_bad_model_costs_only_itself(engine: Engine) -> None:
         "large": answering({"value": 1.0, "note": "x" * 1_200_000}),
     }
     async with ModelCluster(**behaviours) as cluster, predicting(engine, cluster):
-        await called(engine, 3)
+        await called(engine, 1)
+        await cluster.nodes["dies"].stop()
+        died = len(rows(engine, CALLED))
+        await called(engine, died + 2)
     assert rows(engine, UNBALANCED) == []
     by_model: dict[str, set[tuple[str, str]]] = {}
     for p in rows(engine, "SELECT model_id, status, failed_reason FROM predictions"):
         by_model.setdefault(p.model_id, set()).add((p.status, (p.failed_reason or "")[:24]))
-    assert by_model["good"] == by_model["number"] == {("PENDING", "")}
+    for name in ("good", "number", "boolean", "frame"):
+        assert by_model[name] == {("PENDING", "")}, name
+    assert by_model["late"] == {("FAILED", "timeout")}
+    assert {reason.split(":")[0] for status, reason in by_model["dies"] if status == "FAILED"} == {"UNAVAILABLE"}
     assert by_model["hangs_in_tick"] == {("FAILED", "timeout")}
     assert ("FAILED", "timeout") in by_model["hangs"]
     assert by_model["raises"] == {("FAILED", "FAILED: ZeroDivisionErro")}
@@ -187,6 +220,9 @@ async def test_a_bad_model_costs_only_itself(engine: Engine) -> None:
     assert by_model["surrogate"] == {("FAILED", "answer.note holds text t")}
     assert {status for status, _ in by_model["huge"]} == {"FAILED"}
     assert {reason for _, reason in by_model["large"]} == {"answer of 1200026 bytes "}
+    with engine.begin() as connection:  # its answers of before are scored too, and not of every slot
+        connection.execute(text("UPDATE predictions SET status = 'FAILED' WHERE model_id = 'dies'"))
+    check_healthy_are_scored(engine, {"good", "number", "boolean", "frame"}, later)
 
 
 async def test_a_model_that_left_is_absent_and_one_that_comes_back_is_ticked_first(engine: Engine) -> None:

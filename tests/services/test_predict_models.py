@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 from model_cluster import ModelCluster, ModelNode, NoSuchMethodError, steady
+from model_runner_client.grpc.generated.dynamic_subclass_pb2_grpc import DynamicSubclassServiceStub
 from predict_cases import UNBALANCED, called, rows, store_prices, until_rows
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
@@ -19,6 +22,7 @@ from coordinator_node.db.engine import transaction
 from coordinator_node.entities.feed_record import FeedRecord
 from coordinator_node.entities.times import utc_now
 from coordinator_node.services.feed_data.store import store_records
+from coordinator_node.services.predict.model_nodes import ModelCallError, call_model, make_call
 
 ARGUMENTS = CallMethodConfig(
     method="infer",
@@ -121,6 +125,19 @@ async def test_an_orchestrator_that_goes_away_costs_nothing_and_is_followed_when
     assert any("waiting for the model orchestrator" in log["event"] for log in logs)
     changed = rows(engine, "SELECT updated_at = created_at AS same FROM models WHERE id = 'a'")
     assert [row.same for row in changed] == [True], "its row is written only when something changed"
+
+
+async def test_a_call_to_a_model_that_was_let_go_is_no_fault_of_the_program() -> None:
+    node = ModelNode("a")
+    await node.start()
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{node.port}")
+    runner = SimpleNamespace(grpc_stub=DynamicSubclassServiceStub(channel))
+    call = make_call("predict", [])
+    assert await call_model(runner, call, 10.0) == {"value": 0.5}
+    await channel.close()
+    with pytest.raises(ModelCallError, match="the model went away"):
+        await call_model(runner, call, 10.0)
+    await node.stop()
 
 
 def newest_close(call: tuple[str, list[Any]]) -> float:

@@ -199,6 +199,19 @@ async def test_models_that_are_away_are_absent_and_rounds_wait_for_a_worker(engi
     assert status_of(engine, "r2")["absent"] == status_of(engine, "r2")["pending"] == 4
 
 
+async def test_a_node_that_does_not_answer_fails_its_rows_as_it_fails_slots(engine: Engine) -> None:
+    async with tournament(engine, dies=doubles, good=doubles) as cluster:
+        await cluster.nodes["dies"].stop()
+        queue(engine, "r1")
+        await called(engine)
+    found = rows(engine, "SELECT model_id, status, failed_reason FROM predictions")
+    assert {(row.model_id, row.status, (row.failed_reason or "").split(":")[0]) for row in found} == {
+        ("good", "PENDING", ""),
+        ("dies", "FAILED", "UNAVAILABLE"),
+    }
+    assert len(found) == 8
+
+
 async def test_two_workers_call_each_model_once_a_row_and_a_drained_one_hands_over(
     engine: Engine, database_url: str, connect: Any
 ) -> None:

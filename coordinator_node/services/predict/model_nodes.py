@@ -103,6 +103,8 @@ async def call_model(runner: DynamicSubclassModelRunner, call: Call, timeout_sec
             else f"{error.code().name}: {error.details()}"
         )
         raise ModelCallError(reason, code=error.code().name, timed_out=timed_out) from None
+    except grpc.aio.UsageError:  # its connection was closed before its lane, as when its shard goes to another worker
+        raise ModelCallError("the model went away", code="GONE") from None
     except AuthError as error:
         raise ModelCallError(f"authentication failed: {error}", code=AUTHENTICATION) from None
     status = response.status
