@@ -15,7 +15,7 @@ from model_runner_client.grpc.generated.dynamic_subclass_pb2_grpc import Dynamic
 from predict_cases import UNBALANCED, called, rows, store_prices, until_rows
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
-from test_predict import CONFIG, hang, predicting, raise_it
+from test_predict import CONFIG, answering, hang, predicting, raise_it
 
 from coordinator_node.crunch_config import CallMethodArg, CallMethodConfig, CrunchConfig, ScheduledPrediction
 from coordinator_node.db.engine import transaction
@@ -175,3 +175,50 @@ async def test_a_model_busy_with_a_tick_gets_the_newest_one_next_and_none_betwee
             await until(lambda: len(slow) == 2)
     assert [newest_close(call) for call in slow[1:]] == [3.0]
     assert {method for method, _ in slow} == {"tick"}
+
+
+class Broken:
+    """What the operator's callables below do wrong at the moment."""
+
+    builder = True
+
+
+def build(raw: dict[str, Any]) -> dict[str, Any]:
+    """An INFERENCE_INPUT_BUILDER."""
+    if Broken.builder:
+        raise SystemExit("no model file")
+    return {"symbol": raw["symbol"], "last": raw["candles_1m"][-1]["close"]}
+
+
+def validate(output: dict[str, Any]) -> dict[str, Any] | None:
+    """An INFERENCE_OUTPUT_VALIDATOR that refuses what is above 1, and cannot cope with what is negative."""
+    if output["value"] < 0:
+        raise RuntimeError("cannot cope")
+    return {**output, "checked": True} if output["value"] <= 1 else None
+
+
+async def test_an_operators_callables_cost_slots_and_rows_but_never_the_worker(engine: Engine) -> None:
+    store_prices(engine, utc_now())
+    Broken.builder = True
+    callables = {
+        "inference_input_builder": f"{__name__}:build",
+        "inference_output_validator": f"{__name__}:validate",
+    }
+    models = {"good": steady, "above": answering({"value": 2.0}), "below": answering({"value": -1.0})}
+    async with ModelCluster(**models) as cluster:
+        async with predicting(engine, cluster, **callables):
+            missed = "SELECT DISTINCT reason FROM prediction_slots WHERE status = 'MISSED' AND reason LIKE 'input%'"
+            found = await until_rows(engine, missed, bool)
+            assert [row.reason for row in found] == ["input of BTC: SystemExit: no model file"]
+            Broken.builder = False
+            await called(engine, 1)
+        ticks = [arguments[0] for method, arguments in cluster.nodes["good"].calls if method == "tick"]
+    assert ticks[0] == {"symbol": "BTC", "last": 100.0}
+    stored = rows(
+        engine, "SELECT DISTINCT model_id, status, failed_reason, inference_output_jsonb AS output FROM predictions"
+    )
+    assert {row.model_id: (row.status, row.failed_reason, row.output) for row in stored} == {
+        "good": ("PENDING", None, {"value": 0.5, "checked": True}),
+        "above": ("FAILED", "refused by the output validator: {'value': 2.0}", {}),
+        "below": ("FAILED", "refused by the output validator: RuntimeError: cannot cope", {}),
+    }
