@@ -124,7 +124,7 @@ class EnsembleWeights:
             {model_id: metrics.get(model_id, {}) for model_id in members},
             {model_id: _with_returns(store, model_id, span) for model_id in members},
         )
-        return {model_id: w for model_id, w in normalised_weights(dict(given)).items() if model_id in kept}
+        return normalised_weights({model_id: weight for model_id, weight in dict(given).items() if model_id in kept})
 
     def _store(self, session: Session, name: str, weights: Weights, now: datetime) -> None:
         model_id = ensemble_model_id(name)
