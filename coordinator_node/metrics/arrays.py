@@ -12,3 +12,13 @@ def finite_pairs(left: Floats, right: Floats) -> tuple[Floats, Floats]:
     """Both arrays without the positions where either is not finite."""
     both = np.isfinite(left) & np.isfinite(right)
     return left[both], right[both]
+
+
+def without_gaps(*matrices: Floats) -> bool:
+    """Whether every value is finite, so that rows can be worked on together."""
+    return all(bool(np.isfinite(matrix).all()) for matrix in matrices)
+
+
+def alike(matrix: Floats) -> bool:
+    """Whether all rows of finite values are the same, as the returns of models that answered in the same slots are."""
+    return bool((matrix == matrix[:1]).all())

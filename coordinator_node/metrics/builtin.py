@@ -18,7 +18,7 @@ from coordinator_node.metrics.correlation import (
 )
 from coordinator_node.metrics.crowd import contribution, feature_neutral_correlation, leave_one_out_means
 from coordinator_node.metrics.observations import ObservationTable, observation_table
-from coordinator_node.metrics.returns import hit_rate, max_drawdown, mean_return, sortino_ratio, turnover
+from coordinator_node.metrics.returns import hit_rates, max_drawdowns, mean_return, sortino_ratio, turnover
 
 type Measure = Callable[[ObservationTable, Sequence[int]], list[float | None]]
 """The values of the given rows of a table, None where undefined."""
@@ -100,9 +100,9 @@ BUILT_IN: dict[str, TableMeasure] = {
     "ic": TableMeasure(_information_coefficients),
     "ic_sharpe": TableMeasure(_information_coefficient_sharpes),
     "mean_return": _each_row(lambda table, row: mean_return(table.signals[row], table.returns[row])),
-    "hit_rate": _each_row(lambda table, row: hit_rate(table.signals[row], table.returns[row])),
+    "hit_rate": TableMeasure(lambda table, rows: hit_rates(table.signals[rows], table.returns[rows])),
     "model_correlation": TableMeasure(_model_correlations),
-    "max_drawdown": _each_row(lambda table, row: max_drawdown(table.scores[row])),
+    "max_drawdown": TableMeasure(lambda table, rows: max_drawdowns(table.scores[rows])),
     "sortino_ratio": _each_row(lambda table, row: sortino_ratio(table.signals[row], table.returns[row])),
     "turnover": _each_row(lambda table, row: turnover(table.signals[row], table.scopes)),
     "fnc": TableMeasure(_feature_neutral_correlations),

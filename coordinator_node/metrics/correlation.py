@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from coordinator_node.metrics.arrays import Floats, finite_pairs
+from coordinator_node.metrics.arrays import Floats, alike, finite_pairs, without_gaps
 
 MIN_CORRELATED = 3
 """Fewest observations of a correlation: two points always correlate perfectly."""
@@ -57,6 +57,8 @@ def information_coefficients(signals: Floats, returns: Floats, ranks: Floats) ->
         returns: (m, n) likewise.
         ranks: (m, n), those of each row's finite signals among all of them; NaN elsewhere.
     """
+    if without_gaps(signals, returns) and alike(returns):
+        return _correlations_with(ranks, average_ranks(returns[0]))
     # Models that answered in the same slots are measured against the same returns: these are ranked once.
     ranked: dict[bytes, Floats] = {}
     found: list[float | None] = []
@@ -87,7 +89,10 @@ def information_coefficient_sharpes(signals: Floats, returns: Floats) -> list[fl
         signals: (m, n), not finite where there is none.
         returns: (m, n) likewise.
     """
-    pairs = [finite_pairs(signal, outcome) for signal, outcome in zip(signals, returns, strict=True)]
+    if without_gaps(signals, returns):
+        pairs = list(zip(signals, returns, strict=True))
+    else:
+        pairs = [finite_pairs(signal, outcome) for signal, outcome in zip(signals, returns, strict=True)]
     found: list[float | None] = [None] * len(pairs)
     by_length: dict[int, list[int]] = {}
     for row, (own, _) in enumerate(pairs):
@@ -137,12 +142,26 @@ def _correlated(first: Floats, second: Floats) -> float | None:
     return None if spread < _LEAST_RANK_SPREAD else float(np.clip((first @ second) / spread, -1.0, 1.0))
 
 
+def _correlations_with(ranks: Floats, other: Floats) -> list[float | None]:
+    """`_correlated` of each row of ranks with the same other ranks; no value is missing."""
+    if other.size < MIN_CORRELATED:
+        return [None] * len(ranks)
+    ranks, other = ranks - ranks.mean(axis=1, keepdims=True), other - other.mean()
+    spreads = np.sqrt((ranks**2).sum(axis=1) * (other @ other))
+    return [
+        None if spread < _LEAST_RANK_SPREAD else float(np.clip(together / spread, -1.0, 1.0))
+        for together, spread in zip(ranks @ other, spreads, strict=True)
+    ]
+
+
 def _sub_window_correlations(signals: Floats, returns: Floats) -> Floats:
     """(m, k): for each row of finite values, Spearman's correlation in each of its k sub-windows, NaN if undefined."""
     models, length = signals.shape
     count = length // MIN_SUB_WINDOW
     size, longer = divmod(length, count)
     cut = longer * (size + 1)
+    if alike(returns):
+        returns = returns[:1]  # ranked once for all
     parts = [
         _row_spearman(signals[:, part].reshape(-1, width), returns[:, part].reshape(-1, width)).reshape(models, -1)
         for part, width in ((slice(0, cut), size + 1), (slice(cut, None), size))
@@ -159,10 +178,15 @@ def _mean_over_deviation(ics: Floats) -> float | None:
 
 
 def _row_spearman(left: Floats, right: Floats) -> Floats:
-    """`spearman` of each row of two matrices of finite values; NaN where it is undefined."""
+    """`spearman` of each row of two matrices of finite values; NaN where it is undefined.
+
+    `right` may have fewer rows, which are then taken again and again.
+    """
     first, second = _short_row_ranks(left), _short_row_ranks(right)
     first -= first.mean(axis=0)
     second -= second.mean(axis=0)
+    repeated = len(left) // max(len(right), 1)
+    second = np.tile(second, repeated) if repeated > 1 else second
     spread = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
     correlations = np.full(len(left), np.nan)
     np.divide((first * second).sum(axis=0), spread, out=correlations, where=spread >= _LEAST_RANK_SPREAD)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from coordinator_node.metrics.arrays import Floats, finite_pairs
+from coordinator_node.metrics.arrays import Floats, finite_pairs, without_gaps
 
 MIN_AVERAGED = 1
 """Fewest observations of `mean_return` and `hit_rate`: the mean of one is defined."""
@@ -42,6 +42,15 @@ def hit_rate(signals: Floats, returns: Floats) -> float | None:
     return None if decided.size < MIN_AVERAGED else float(np.mean(decided > 0.0))
 
 
+def hit_rates(signals: Floats, returns: Floats) -> list[float | None]:
+    """`hit_rate` of each row of two matrices; NaN where there is no value."""
+    if not without_gaps(signals, returns):
+        return [hit_rate(*pair) for pair in zip(signals, returns, strict=True)]
+    earned = np.sign(signals) * returns
+    hits, decided = np.count_nonzero(earned > 0.0, axis=1), np.count_nonzero(earned, axis=1)
+    return [float(hit / count) if count >= MIN_AVERAGED else None for hit, count in zip(hits, decided, strict=True)]
+
+
 def sortino_ratio(signals: Floats, returns: Floats) -> float | None:
     """Mean of r over its downside deviation sqrt(mean(min(r, 0)^2)), where r = sign(signal) * return.
 
@@ -62,6 +71,17 @@ def max_drawdown(scores: Floats) -> float | None:
         return None
     curve = np.concatenate(([0.0], np.cumsum(scores)))
     return float(np.min(curve - np.maximum.accumulate(curve)))
+
+
+def max_drawdowns(scores: Floats) -> list[float | None]:
+    """`max_drawdown` of each row of a matrix; NaN where there is no score."""
+    models, entries = scores.shape
+    if entries < MIN_DRAWDOWN or not without_gaps(scores):
+        return [max_drawdown(row) for row in scores]
+    curves = np.zeros((models, entries + 1))
+    np.cumsum(scores, axis=1, out=curves[:, 1:])
+    falls = curves - np.maximum.accumulate(curves, axis=1)
+    return [float(fall) for fall in falls.min(axis=1)]
 
 
 def turnover(signals: Floats, scopes: NDArray[np.intp]) -> float | None:

@@ -18,6 +18,7 @@ from coordinator_node.db.json_text import parse_object
 from coordinator_node.entities.ensemble import is_ensemble_model
 from coordinator_node.metrics.arrays import Floats
 from coordinator_node.metrics.observations import EntryKey
+from coordinator_node.metrics.running_ranks import RunningRanks
 from coordinator_node.metrics.values import as_number, return_of, score_of, signal_of
 
 NEWEST_OBSERVATIONS = 5000
@@ -81,6 +82,9 @@ class ModelWindow:
     """What the members weighed, of an ensemble; empty for a real model."""
     rows: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
     """The whole rows, where they are kept; else empty."""
+    forgotten: int = 0
+    """How many older ones were there before the first."""
+    running_ranks: RunningRanks = field(default_factory=RunningRanks)
 
     def between(self, after: datetime, until: datetime) -> slice:
         """Which observations resolved in (after, until]."""
@@ -88,16 +92,22 @@ class ModelWindow:
         first, last = np.searchsorted(self.resolved, bounds, side="right")
         return slice(int(first), int(last))
 
+    def ranks(self, part: slice) -> Floats:
+        """The ranks of a part's signals among themselves; costs what has changed since the last time."""
+        return self.running_ranks.of(self.values[0, part], self.forgotten + part.start)
+
     def reordered(self, order: NDArray[np.intp]) -> None:
         """Take up another order, or a part of what there is."""
         self.entries, self.resolved, self.values = self.entries[order], self.resolved[order], self.values[:, order]
         self.weights = [self.weights[place] for place in order] if self.weights else []
         self.rows = [self.rows[place] for place in order] if self.rows else []
+        self.running_ranks = RunningRanks()
 
     def keep_from(self, first: int) -> None:
         """Forget the oldest ones, those before place `first`."""
         self.entries, self.resolved, self.values = self.entries[first:], self.resolved[first:], self.values[:, first:]
         self.weights, self.rows = self.weights[first:], self.rows[first:]
+        self.forgotten += first
 
 
 class ObservationStore:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from coordinator_node.entities.ensemble import is_ensemble_model
 from coordinator_node.metrics.arrays import Floats
-from coordinator_node.metrics.correlation import average_ranks
 from coordinator_node.metrics.observations import ObservationTable
 from coordinator_node.services.snapshot.observations import ModelWindow, ObservationStore
 
@@ -66,7 +65,7 @@ def measured_tables(
 def _row(model_id: str, window: ModelWindow, span: Span) -> _Row | None:
     part = window.between(span.after, span.until)
     entries, values = window.entries[part], window.values[:, part]
-    return _Row(model_id, window, part, entries, values, average_ranks(values[0])) if entries.size else None
+    return _Row(model_id, window, part, entries, values, window.ranks(part)) if entries.size else None
 
 
 def _tables(
@@ -94,11 +93,12 @@ def _table(
     ordered, scopes = _in_time_order(store, entries)
     columns = np.full(store.entry_count, -1, dtype=np.intp)
     columns[ordered] = np.arange(ordered.size)
-    cells = np.full((4, len(rows), ordered.size), np.nan)
+    cells = np.empty((4, len(rows), ordered.size))
     for place, row in enumerate(rows):
         if np.array_equal(row.entries, ordered):  # it answered everywhere, as most do
             cells[:3, place], cells[3, place] = row.values, row.ranks
             continue
+        cells[:, place] = np.nan
         own = columns[row.entries]
         there = own >= 0
         cells[:3, place, own[there]] = row.values[:, there]
