@@ -15,8 +15,12 @@ def finite_pairs(left: Floats, right: Floats) -> tuple[Floats, Floats]:
 
 
 def without_gaps(*matrices: Floats) -> bool:
-    """Whether every value is finite, so that rows can be worked on together."""
-    return all(bool(np.isfinite(matrix).all()) for matrix in matrices)
+    """Whether every value is finite, so that rows can be worked on together.
+
+    Only a sum of finite values is finite; where one is too large for a float, rows are taken one by one for nothing.
+    """
+    with np.errstate(all="ignore"):
+        return all(bool(np.isfinite(matrix.sum())) for matrix in matrices)
 
 
 def alike(matrix: Floats) -> bool:

@@ -49,17 +49,22 @@ def _each_row(measure: Callable[[ObservationTable, int], float | None]) -> Table
     return TableMeasure(lambda table, rows: [measure(table, row) for row in rows])
 
 
+def _taken(matrix: Floats, rows: Sequence[int]) -> Floats:
+    """These rows of a matrix: itself, if they are all of them, because a copy takes as long as a measure."""
+    return matrix if list(rows) == list(range(len(matrix))) else matrix[rows]
+
+
 def _information_coefficients(table: ObservationTable, rows: Sequence[int]) -> list[float | None]:
-    return information_coefficients(table.signals[rows], table.returns[rows], table.ranks[rows])
+    return information_coefficients(_taken(table.signals, rows), _taken(table.returns, rows), _taken(table.ranks, rows))
 
 
 def _information_coefficient_sharpes(table: ObservationTable, rows: Sequence[int]) -> list[float | None]:
-    return information_coefficient_sharpes(table.signals[rows], table.returns[rows])
+    return information_coefficient_sharpes(_taken(table.signals, rows), _taken(table.returns, rows))
 
 
 def _model_correlations(table: ObservationTable, rows: Sequence[int]) -> list[float | None]:
     """Mean correlation with every other real model: ranks over each one's own window, Pearson over common entries."""
-    correlations = rank_correlations(table.ranks[rows], table.ranks)
+    correlations = rank_correlations(_taken(table.ranks, rows), table.ranks)
     correlations[np.arange(len(rows)), rows] = np.nan
     correlations[:, ~table.real] = np.nan
     defined = [row[np.isfinite(row)] for row in correlations]
@@ -100,9 +105,9 @@ BUILT_IN: dict[str, TableMeasure] = {
     "ic": TableMeasure(_information_coefficients),
     "ic_sharpe": TableMeasure(_information_coefficient_sharpes),
     "mean_return": _each_row(lambda table, row: mean_return(table.signals[row], table.returns[row])),
-    "hit_rate": TableMeasure(lambda table, rows: hit_rates(table.signals[rows], table.returns[rows])),
+    "hit_rate": TableMeasure(lambda table, rows: hit_rates(_taken(table.signals, rows), _taken(table.returns, rows))),
     "model_correlation": TableMeasure(_model_correlations),
-    "max_drawdown": TableMeasure(lambda table, rows: max_drawdowns(table.scores[rows])),
+    "max_drawdown": TableMeasure(lambda table, rows: max_drawdowns(_taken(table.scores, rows))),
     "sortino_ratio": _each_row(lambda table, row: sortino_ratio(table.signals[row], table.returns[row])),
     "turnover": _each_row(lambda table, row: turnover(table.signals[row], table.scopes)),
     "fnc": TableMeasure(_feature_neutral_correlations),

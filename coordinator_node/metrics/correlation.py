@@ -57,7 +57,7 @@ def information_coefficients(signals: Floats, returns: Floats, ranks: Floats) ->
         returns: (m, n) likewise.
         ranks: (m, n), those of each row's finite signals among all of them; NaN elsewhere.
     """
-    if without_gaps(signals, returns) and alike(returns):
+    if len(returns) and without_gaps(signals, returns) and alike(returns):
         return _correlations_with(ranks, average_ranks(returns[0]))
     # Models that answered in the same slots are measured against the same returns: these are ranked once.
     ranked: dict[bytes, Floats] = {}
@@ -117,7 +117,7 @@ def rank_correlations(left: Floats, right: Floats) -> Floats:
     Returns:
         (a, b), NaN where fewer than MIN_CORRELATED columns are common or a row does not vary over them.
     """
-    if left.shape[1] >= MIN_CORRELATED and np.isfinite(left).all() and np.isfinite(right).all():
+    if left.shape[1] >= MIN_CORRELATED and without_gaps(left, right):
         return _full_rank_correlations(left, right)
     x, x_present = _centred(left)
     y, y_present = _centred(right)
@@ -214,7 +214,8 @@ def _short_row_ranks(values: Floats) -> Floats:
 
 def _full_rank_correlations(left: Floats, right: Floats) -> Floats:
     """`rank_correlations` of rows without a gap: one product of matrices instead of seven."""
-    x, y = left - left.mean(axis=1, keepdims=True), right - right.mean(axis=1, keepdims=True)
+    x = left - left.mean(axis=1, keepdims=True)
+    y = x if right is left else right - right.mean(axis=1, keepdims=True)
     x_squares, y_squares = (x**2).sum(axis=1, keepdims=True), (y**2).sum(axis=1)
     defined = (x_squares > _LEAST_RANK_SPREAD) & (y_squares > _LEAST_RANK_SPREAD)
     correlations = np.full(defined.shape, np.nan)

@@ -4,6 +4,10 @@ For each length, on a database of its own: the floor (the same rows claimed, COP
 then one score worker from the first prediction claimed to the last score stored, then a snapshot cycle over these, and
 then later cycles of one prediction a model, from the claim to the leaderboard. The floor and the worker are processes
 of their own; `peak` is the largest resident size of the latter.
+
+A later cycle measures windows that are as long as the history makes them, at most 5,000 observations a model, so that a
+part of what it takes longer beside more rows is more metrics. `alike` is the same cycle with windows of ALIKE
+observations everywhere: what is left between its lines is the history itself.
 """
 
 from __future__ import annotations
@@ -34,11 +38,13 @@ from coordinator_node.db.tables import LeaseRow
 from coordinator_node.entities.ids import new_id
 from coordinator_node.local.postgres import running_postgres
 from coordinator_node.runtime.leases import LeaseFence
+from coordinator_node.services.snapshot import observations
 from coordinator_node.workers import score_worker
 
 HISTORIES = (0, 100_000, 1_000_000)
 DUE_SLOTS = 1000
 LATER_CYCLES = 9
+ALIKE = 1000
 FLOOR_BATCH = 2000
 
 TARGETS = "targets: 8,000/s, 0.40 of the floor, 0.300 s a later cycle, 300 MB, 1.20 times as slow beside a million"
@@ -141,22 +147,34 @@ def worker(engine: Engine, first: int, due_slots: int) -> dict[str, float]:
     now = rows.resolved_at(first + due_slots - 1)
     scoring = drained(lambda: score.run_once(now))
     first_cycle = drained(lambda: snapshots.run_once(now, fence))
-    later = []
-    for slot in range(first + due_slots, first + due_slots + LATER_CYCLES):
-        rows.add_due(slot, 1)
-        moment = rows.resolved_at(slot)
-        later.append(
-            drained(lambda at=moment: score.run_once(at)) + drained(lambda at=moment: snapshots.run_once(at, fence))
-        )
-    stored = check(engine, due_slots + LATER_CYCLES)
+    later = later_cycles(rows, score, lambda at: snapshots.run_once(at, fence), first + due_slots)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    observations.NEWEST_OBSERVATIONS = min(ALIKE, due_slots)
+    shorter = score_worker.snapshot.SnapshotStage(engine, config, settings)
+    shorter.run_once(now, fence)
+    alike = later_cycles(rows, score, lambda at: shorter.run_once(at, fence), first + due_slots + LATER_CYCLES)
+    stored = check(engine)
     return {
         "rate": due_slots * MODELS / scoring,
         "first_cycle": first_cycle,
         "later_cycle": statistics.median(later),
         "slowest_later_cycle": max(later),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "alike": statistics.median(alike),
+        "peak_mb": peak_mb,
         "stored": stored,
     }
+
+
+def later_cycles(
+    rows: ScoreHistory, score: score_worker.ScoreStage, count: Callable[[datetime], Any], first: int
+) -> list[float]:
+    """The seconds of each of LATER_CYCLES cycles over one slot, from slot `first` on."""
+    seconds = []
+    for slot in range(first, first + LATER_CYCLES):
+        rows.add_due(slot, 1)
+        moment = rows.resolved_at(slot)
+        seconds.append(drained(lambda at=moment: score.run_once(at)) + drained(lambda at=moment: count(at)))
+    return seconds
 
 
 def drained(step: Callable[[], Any]) -> float:
@@ -167,7 +185,7 @@ def drained(step: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
-def check(engine: Engine, slots: int) -> int:
+def check(engine: Engine) -> int:
     """How many scores the worker stored; a wrong number makes every figure worthless."""
     with engine.connect() as connection:
         stored: int = connection.execute(text("SELECT count(*) FROM scores WHERE length(id) = 32")).scalar_one()
@@ -184,18 +202,19 @@ def report(measured: list[dict[str, float]]) -> None:
     """Print a line for each history, and the slowdown from the first to the last."""
     print(
         f"{'scored rows':>12} {'predictions/s':>14} {'floor/s':>9} {'ratio':>6} {'first cycle':>12} {'later cycle':>12}"
-        f" {'slowest':>8} {'peak MB':>8}"
+        f" {'slowest':>8} {'alike':>8} {'peak MB':>8}"
     )
     for row in measured:
         print(
             f"{row['history']:>12,} {row['rate']:>14,.0f} {row['floor_rate']:>9,.0f}"
             f" {row['rate'] / row['floor_rate']:>6.2f} {row['first_cycle']:>10.3f} s {row['later_cycle']:>10.3f} s"
-            f" {row['slowest_later_cycle']:>6.3f} s {row['peak_mb']:>8.0f}"
+            f" {row['slowest_later_cycle']:>6.3f} s {row['alike']:>6.3f} s {row['peak_mb']:>8.0f}"
         )
     none, most = measured[0], measured[-1]
     print(
         f"beside {most['history']:,} rows: {none['rate'] / most['rate']:.2f} times as slow,"
-        f" a later cycle {most['later_cycle'] / none['later_cycle']:.2f} times"
+        f" a later cycle {most['later_cycle'] / none['later_cycle']:.2f} times,"
+        f" with windows alike {most['alike'] / none['alike']:.2f} times"
     )
     print(TARGETS)
 
