@@ -205,3 +205,28 @@ def test_two_workers_drain_in_order_with_one_score_each(
     found = rows(engine, IN_ORDER)
     assert [row["value"] for row in found] == [*range(40)] * 6
     assert [row["state_jsonb"]["seen"] for row in rows(engine, STATES)] == [list(range(40))] * 6
+
+
+def test_looking_for_work_costs_what_is_due_and_not_the_history(engine: Engine) -> None:
+    """Beside 20,000 scored predictions, both questions go through the index of what is pending."""
+    with Session(engine) as session:
+        predictions(session, "a", 5)
+        row = builders.market_input(session)
+        session.connection().execute(
+            text(
+                "INSERT INTO predictions (id, input_id, model_id, scope_key, scope_jsonb, status, exec_time_ms,"
+                " inference_output_jsonb, meta_jsonb, performed_at, resolvable_at)"
+                " SELECT 'old ' || n, :input, 'a', 'BTC-60', '{}', 'SCORED', 0, '{}', '{}', :start, :start"
+                " FROM generate_series(1, 20000) AS n"
+            ),
+            {"input": row.id, "start": at(0)},
+        )
+        session.commit()
+        session.connection().execute(text("ANALYZE predictions"))
+        for query in (stateful._DUE_MODELS, stateful._CLAIM):
+            values = {"now": at(100), "ids": ["a"], "each": 100}
+            wanted = {name: values[name] for name in query.compile().params}
+            plan = session.connection().execute(text(f"EXPLAIN {query.text}"), wanted).scalars().all()
+            said = "\n".join(plan)
+            assert "ix_predictions_pending_by_model" in said, said
+            assert "Seq Scan on predictions" not in said, said

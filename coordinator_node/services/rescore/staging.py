@@ -7,6 +7,7 @@ predictions that they count: all of them, so that each new snapshot counts what 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from datetime import datetime
 from typing import Any, NamedTuple, cast
 
 import psycopg
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlmodel import Session
 
 from coordinator_node.db.advisory import AdvisoryLock
@@ -103,7 +106,11 @@ _READ_MISSES = text(
     WHERE cycle BETWEEN :first AND :last ORDER BY resolvable_at, prediction_id
     """
 )
-_LOCK = text("SELECT pg_try_advisory_lock(:key)")
+_LOCK = text("SELECT pg_advisory_lock(:key)")
+_UNLOCK = text("SELECT pg_advisory_unlock(:key)")
+
+LOCK_WAIT_MILLISECONDS = 2000
+"""How long another rescore is waited for: the database takes a moment to notice that one has been killed."""
 
 _OUTPUT = 6
 """The place of the output among OBSERVED_COLUMNS."""
@@ -154,15 +161,28 @@ def staging_connection(engine: Engine) -> Iterator[Connection]:
     try:
         # A statement that was prepared before a temporary name came to stand before another would not notice it.
         cast("psycopg.Connection[Any]", connection.connection.driver_connection).prepare_threshold = None
-        with connection.begin():
-            alone = connection.execute(_LOCK, {"key": int(AdvisoryLock.RESCORE)}).scalar_one()
-        if not alone:
-            raise RescoreError("another rescore is running; wait until it has ended")
+        _lock(connection)
         yield connection
     finally:
+        # Given back at once; where the connection is lost the database does it by itself.
+        with contextlib.suppress(DBAPIError):
+            connection.rollback()
+            connection.execute(_UNLOCK, {"key": int(AdvisoryLock.RESCORE)})
+            connection.commit()
         # Not back to the pool: what is temporary ends with the connection to the database.
         connection.invalidate()
         connection.close()
+
+
+def _lock(connection: Connection) -> None:
+    try:
+        with connection.begin():
+            connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_WAIT_MILLISECONDS}"))
+            connection.execute(_LOCK, {"key": int(AdvisoryLock.RESCORE)})
+    except OperationalError as error:
+        if isinstance(error.orig, LockNotAvailable):
+            raise RescoreError("another rescore is running; wait until it has ended") from None
+        raise
 
 
 def prepare(session: Session, period: Period) -> list[tuple[int, int]]:
