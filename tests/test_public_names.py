@@ -87,6 +87,11 @@ SIGNATURES = {
     "coordinator_node.extensions.default_callables:default_score_prediction": "prediction, ground_truth",
     "coordinator_node.extensions.emission_strategies:contribution_weighted_emission": RANKED
     + ", *, rank_weight=0.5, contribution_weight=0.3, diversity_weight=0.2, min_pct=1.0",
+    "coordinator_node.extensions.emission_strategies:top_k_exponential": RANKED + ", *, k=10, decay=0.7",
+    "coordinator_node.extensions.emission_strategies:softmax": RANKED
+    + ", *, key='score_recent', direction='desc', temperature=1.0",
+    "coordinator_node.extensions.emission_strategies:benchmark_gated": RANKED + ", *, benchmark",
+    "coordinator_node.extensions.emission_strategies:best_per_player": "build_emission",
     "coordinator_node.extensions.callable_resolver:resolve_callable": "path, required_params=None",
     "coordinator_node.config.extensions:ExtensionSettings.from_env": "",
     "coordinator_node.db.session:database_url": "",

@@ -28,7 +28,9 @@ def pct_to_frac64(pct: float) -> int:
 
 
 def allocate_exactly(weights: Sequence[int], total: int = FRAC_64_MULTIPLIER) -> list[int]:
-    """Integers in proportion to `weights` that sum to exactly `total`, by the largest-remainder method (Hamilton's).
+    """Integers in proportion to `weights` that sum to exactly `total`, by the largest-remainder method.
+
+    Also known as Hamilton's; see Balinski and Young, "Fair Representation", 1982.
 
     Each entry gets the whole part of its quota weight * total / sum(weights); the units still missing go one each to
     the largest fractional parts, equal ones by index, so that a larger weight never gets less than a smaller one and
@@ -109,7 +111,8 @@ def check_emission(emission: object, ranked_count: int) -> None:
 
     Raises:
         ValueError: it is no EmissionCheckpoint, a share is not an integer or is negative, a non-empty list does not
-            sum to 1_000_000_000, or an index or a provider is unknown or repeated; the message names which.
+            sum to 1_000_000_000, an index or a provider is unknown or repeated, or `retained_pct` is no share; the
+            message names which.
     """
     if not isinstance(emission, Mapping):
         raise ValueError(f"emission: expected a dict, got {type(emission).__name__}")
@@ -118,6 +121,9 @@ def check_emission(emission: object, ranked_count: int) -> None:
     _check_crunchers(_checked_rewards(emission, "cruncher_rewards", "cruncher_index"), ranked_count)
     for name in ("compute_provider_rewards", "data_provider_rewards"):
         _check_providers(name, _checked_rewards(emission, name, "provider"))
+    retained = emission.get("retained_pct", 0)
+    if type(retained) is not int or not 0 <= retained <= FRAC_64_MULTIPLIER:
+        raise ValueError(f"emission: retained_pct must be an integer from 0 to {FRAC_64_MULTIPLIER}, got {retained!r}")
 
 
 def _whole_to(provider: str | None) -> list[ProviderReward]:

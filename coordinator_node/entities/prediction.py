@@ -172,6 +172,15 @@ class EmissionCheckpoint(TypedDict):
     data_provider_rewards: list[ProviderReward]
 
 
+class RetainingEmission(EmissionCheckpoint, total=False):
+    """An emission that may hold part of the pool back: `retained_pct` in frac64, nothing where it is not there.
+
+    The list of rewards divides what is paid out, which is the rest of the pool.
+    """
+
+    retained_pct: int
+
+
 @dataclass
 class CheckpointRecord:
     """One period's ranking turned into an emission; `entries` holds one emission."""

@@ -191,6 +191,7 @@ def _entry(standing: Standing, scored: Scored) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "model_id": standing.model_id,
         "model_name": standing.model_name,
+        "cruncher_id": standing.cruncher_id,
         "cruncher_name": standing.cruncher_name,
         "rank": standing.rank,
         "prediction_count": scored.prediction_count,

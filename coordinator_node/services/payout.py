@@ -15,9 +15,9 @@ from coordinator_node.db.reports.records import Record
 from coordinator_node.db.tables import CheckpointRow
 from coordinator_node.entities.emission import FRAC_64_MULTIPLIER, allocate_exactly
 from coordinator_node.entities.moves import IllegalMoveError, check_move
-from coordinator_node.entities.prediction import CHECKPOINT_MOVES, CheckpointStatus, EmissionCheckpoint
+from coordinator_node.entities.prediction import CHECKPOINT_MOVES, CheckpointStatus, RetainingEmission
 
-_EMISSION: TypeAdapter[EmissionCheckpoint] = TypeAdapter(EmissionCheckpoint)
+_EMISSION: TypeAdapter[RetainingEmission] = TypeAdapter(RetainingEmission)
 
 
 class UnknownCheckpointError(LookupError):
@@ -31,7 +31,7 @@ class UnusableCheckpointError(ValueError):
     """A checkpoint does not hold what was asked of it; the message names what is missing."""
 
 
-def emission_in(checkpoint: Record) -> EmissionCheckpoint:
+def emission_in(checkpoint: Record) -> RetainingEmission:
     """The emission of a checkpoint (`id`, `entries`).
 
     Raises:
@@ -146,7 +146,7 @@ def _refuse(checkpoint: Record, target: CheckpointStatus) -> None:
     raise IllegalMoveError(what, current.value, target.value, frozenset(s.value for s in CHECKPOINT_MOVES[current]))
 
 
-def _rewards_by_model(checkpoint: Record, emission: EmissionCheckpoint) -> list[tuple[str, int]]:
+def _rewards_by_model(checkpoint: Record, emission: RetainingEmission) -> list[tuple[str, int]]:
     ranking = (checkpoint["meta"] or {}).get("ranking")
     return [
         (_ranked_model(checkpoint["id"], ranking, reward["cruncher_index"]), reward["reward_pct"])

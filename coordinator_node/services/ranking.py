@@ -26,7 +26,8 @@ from coordinator_node.services.window_sums import Sums, WindowSums, read_window_
 
 _LATEST = text(
     """
-    SELECT models.id, models.name, models.player_name, models.first_scored_at, latest.result_summary_jsonb
+    SELECT models.id, models.name, models.player_id, models.player_name, models.first_scored_at,
+           latest.result_summary_jsonb
     FROM models LEFT JOIN LATERAL (
         SELECT result_summary_jsonb FROM snapshots
         WHERE model_id = models.id AND period_end <= :as_of AND prediction_count > 0 AND superseded_by IS NULL
@@ -47,7 +48,8 @@ class Standing:
 
     `windows` are its means, `summary` is its latest snapshot's. `value` is what it is ranked by; None leaves it
     unranked, `rank` being None too. `prediction_count` is how many scored predictions there are in the window that
-    ranks (the longest one, where something else does); None where it was not counted.
+    ranks (the longest one, where something else does); None where it was not counted. `cruncher_id` tells players of
+    one name apart.
     """
 
     model_id: str
@@ -61,6 +63,7 @@ class Standing:
     value: float | None
     rank: int | None = None
     prediction_count: int | None = None
+    cruncher_id: str = ""
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -119,6 +122,7 @@ class Ranking:
                     direction=direction,
                     value=own[key] if key in own else as_number(summary.get(key)),
                     prediction_count=counted.get((row.id, None), Sums()).weight,
+                    cruncher_id=row.player_id,
                 )
             )
         return standings

@@ -164,6 +164,15 @@ def test_a_checkpoint_that_cannot_be_paid_from_says_why(
     assert client.get("/reports/checkpoints/c1/payload").status_code == 200
 
 
+def test_what_an_emission_retains_is_stated_where_it_is(client: Client, engine: Engine) -> None:
+    made = emission([700_000_000, 300_000_000], retained_pct=250_000_000)
+    store(engine, checkpoint("c1", entries_jsonb=[made]))
+    assert client.rows("/reports/checkpoints/c1/emission") == made
+    assert client.rows("/reports/emissions/latest")["emission"] == made
+    assert client.rows("/reports/checkpoints/latest")["entries"] == [made]
+    assert sum(prize["prize"] for prize in client.rows("/reports/checkpoints/c1/prizes", total_prize=7)) == 7
+
+
 def test_an_empty_period_has_no_prizes(client: Client, engine: Engine) -> None:
     store(engine, checkpoint("c1", shares=[]))
     assert client.rows("/reports/checkpoints/c1/prizes", total_prize=100) == []

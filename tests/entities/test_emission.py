@@ -161,6 +161,9 @@ def test_an_emission_without_rewards_is_sound():
             lambda e: e.update(data_provider_rewards=[{"provider": "d", "reward_pct": 500_000_000}] * 2),
             "data_provider_rewards repeats the provider d",
         ),
+        (lambda e: e.update(retained_pct=0.5), "retained_pct must be an integer from 0 to 1000000000, got 0.5"),
+        (lambda e: e.update(retained_pct=-1), "retained_pct must be an integer"),
+        (lambda e: e.update(retained_pct=1_000_000_001), "retained_pct must be an integer"),
     ],
 )
 def test_a_wrong_emission_is_refused_with_what_is_wrong(change, message):

@@ -164,6 +164,7 @@ def test_the_ranking_is_that_of_the_periods_end_and_pays_only_who_was_scored_in_
     assert first == {
         "model_id": "first",
         "model_name": "name of first",
+        "cruncher_id": "player of first",
         "cruncher_name": "player first",
         "rank": 1,
         "prediction_count": 4,

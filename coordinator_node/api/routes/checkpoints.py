@@ -11,7 +11,7 @@ from coordinator_node.api.errors import not_found
 from coordinator_node.api.parameters import CheckpointId, Limit
 from coordinator_node.db.reports.checkpoints import checkpoint_by_id, newest_checkpoints
 from coordinator_node.db.reports.records import Record
-from coordinator_node.entities.prediction import CheckpointStatus, EmissionCheckpoint
+from coordinator_node.entities.prediction import CheckpointStatus, RetainingEmission
 from coordinator_node.schemas.report.payouts import (
     Checkpoint,
     CheckpointEmission,
@@ -80,8 +80,8 @@ def checkpoint_payload(context: Context, checkpoint_id: CheckpointId) -> Checkpo
 
 
 @router.get("/checkpoints/{checkpoint_id}/emission", responses={**UNKNOWN, **REFUSED})
-def checkpoint_emission(context: Context, checkpoint_id: CheckpointId) -> EmissionCheckpoint:
-    """The reward shares, in frac64: 1_000_000_000 is 100 %."""
+def checkpoint_emission(context: Context, checkpoint_id: CheckpointId) -> RetainingEmission:
+    """The reward shares, in frac64: 1_000_000_000 is 100 %; `retained_pct` is the part of the pool not paid out."""
     return emission_in(_by_id(context, checkpoint_id))
 
 

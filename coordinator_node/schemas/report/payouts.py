@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from coordinator_node.entities.prediction import CheckpointStatus, EmissionCheckpoint
+from coordinator_node.entities.prediction import CheckpointStatus, RetainingEmission
 from coordinator_node.schemas.report.wire import JsonObject, UtcTime
 
 TransactionHash = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[\x21-\x7e]{1,200}$")]
@@ -45,7 +45,7 @@ class CheckpointPayload(CheckpointPeriod):
 class CheckpointEmission(CheckpointPeriod):
     """The newest emission; shares are frac64, 1_000_000_000 is 100 %."""
 
-    emission: EmissionCheckpoint
+    emission: RetainingEmission
 
 
 class CliEmission(BaseModel):
