@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,7 +30,21 @@ LEASE_NAME = "checkpoint"
 
 MICROSECOND = timedelta(microseconds=1)
 
-# In this order: a prediction that is no longer pending has its score by then.
+# In this order: an answer that is no longer awaited is a prediction by then, and one that is no longer pending has its
+# score, or is a miss.
+_WAITING_ANSWERS = text(
+    """
+    SELECT count(*) FROM slot_calls AS call
+    JOIN prediction_slots AS slot ON slot.id = call.slot_id
+    JOIN scheduled_prediction_configs AS schedule ON schedule.id = slot.prediction_config_id
+    CROSS JOIN LATERAL make_interval(
+        secs => CAST(schedule.schedule_jsonb ->> 'resolve_horizon_seconds' AS float8)) AS horizon
+    CROSS JOIN LATERAL jsonb_array_elements_text(call.model_ids_jsonb) AS asked(model_id)
+    WHERE call.closed_at IS NULL AND slot.slot_at + horizon >= :start AND slot.slot_at + horizon < :end
+      AND NOT EXISTS (
+          SELECT 1 FROM predictions AS answer WHERE answer.slot_id = slot.id AND answer.model_id = asked.model_id)
+    """
+)
 _WAITING_PREDICTIONS = text(
     """
     SELECT count(*) FROM predictions
@@ -42,6 +57,17 @@ _WAITING_SCORES = text(
     WHERE scores.snapshot_state = 'PENDING' AND prediction.resolvable_at >= :start AND prediction.resolvable_at < :end
     """
 )
+# What the snapshot stage counts as a miss, which weighs in the ranking where `missing_score` is set.
+_WAITING_MISSES = text(
+    """
+    SELECT count(*) FROM predictions
+    WHERE status IN ('FAILED', 'ABSENT') AND slot_id IS NOT NULL AND snapshot_id IS NULL
+      AND resolvable_at >= :start AND resolvable_at < :end
+      AND NOT EXISTS (SELECT 1 FROM scores WHERE scores.prediction_id = predictions.id AND scores.generation = 1)
+    """
+)
+_WAITING = (_WAITING_ANSWERS, _WAITING_PREDICTIONS, _WAITING_SCORES, _WAITING_MISSES)
+
 # A late snapshot is written after its own period's checkpoint, so after this period began, give or take two clocks.
 _SCORED = text(
     """
@@ -127,7 +153,7 @@ class CheckpointStage:
         return _store(session, self._checkpoint(session, period, missing, now))
 
     def _checkpoint(self, session: Session, period: OpenPeriod, missing: int, now: datetime) -> dict[str, Any]:
-        """The row of a period. `missing` is how many of its predictions are still without a counted score."""
+        """The row of a period. `missing` is how many of its predictions no snapshot counts yet."""
         ranking = self._ranked_entries(session, period)
         meta: dict[str, Any] = {
             "ranking": ranking,
@@ -172,7 +198,7 @@ class CheckpointStage:
             return dict(emission_of([], pubkey))
         try:
             emission = config.build_emission(
-                [dict(entry) for entry in ranking],
+                deepcopy(list(ranking)),  # what it changes in its own is not what is stored
                 pubkey,
                 settings.compute_provider_pubkey or config.compute_provider,
                 settings.data_provider_pubkey or config.data_provider,
@@ -202,11 +228,9 @@ def _entry(standing: Standing, scored: Scored) -> dict[str, Any]:
 
 
 def _missing(session: Session, period: OpenPeriod) -> int:
-    """How many predictions due in the period have no score that a snapshot counts, though they may yet get one."""
+    """How many predictions due in the period no snapshot counts yet: not answered, not scored, or scored just now."""
     values = {"start": period.start, "end": period.end}
-    pending = session.connection().execute(_WAITING_PREDICTIONS, values).scalar_one()
-    uncounted = session.connection().execute(_WAITING_SCORES, values).scalar_one()
-    return int(pending + uncounted)
+    return sum(int(session.connection().execute(waiting, values).scalar_one()) for waiting in _WAITING)
 
 
 def _scored_in(session: Session, period: OpenPeriod) -> dict[str, Scored]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -10,11 +11,16 @@ from typing import Any
 import builders
 import pytest
 from builders import at, one, rows
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
+from sqlalchemy.dialects.postgresql import Range
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
+from structlog.testing import capture_logs
 
 from coordinator_node.crunch_config import Aggregation, CrunchConfig, default_build_emission
+from coordinator_node.db.tables import InputRow, PredictionSlotRow, ScheduledPredictionConfigRow, SlotCallRow
 from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.runtime import loop
 from coordinator_node.runtime.leases import LeaseFence, LeaseLostError
 from coordinator_node.services.checkpoint import CheckpointStage, EmissionError
 from coordinator_node.services.snapshot import SnapshotStage
@@ -190,16 +196,48 @@ def test_a_model_whose_ranking_window_is_empty_is_not_paid(engine: Engine, fence
     assert [(entry["model_id"], entry["rank"]) for entry in ranking] == [("late", 1)]
 
 
-@pytest.mark.parametrize("waiting", ["prediction", "score"])
+def pending(session: Session, slot_at: float = 0.0) -> None:
+    builders.prediction(session, "first", builders.market_input(session).id, resolvable_at=at(slot_at + 59))
+
+
+def uncounted(session: Session, slot_at: float = 0.0) -> None:
+    builders.scored(session, "first", resolvable_at=at(slot_at))
+
+
+def unanswered(session: Session, slot_at: float = 0.0) -> None:
+    """One of the two models asked has answered, and its answer was scored and counted."""
+    builders.model(session, "other")
+    slot, row = called_slot(session, slot_at)
+    call = SlotCallRow(slot_id=slot.id, lease_name="predict/00", epoch=1, model_ids_jsonb=["first", "other"])
+    builders.add(session, call)
+    builders.prediction(session, "other", row.id, slot_id=slot.id, status="SCORED", resolvable_at=at(slot_at + 59))
+
+
+def missed(session: Session, slot_at: float = 0.0) -> None:
+    slot, row = called_slot(session, slot_at)
+    builders.prediction(session, "first", row.id, slot_id=slot.id, status="ABSENT", resolvable_at=at(slot_at + 59))
+
+
+def called_slot(session: Session, slot_at: float) -> tuple[PredictionSlotRow, InputRow]:
+    """A moment of a schedule whose outcome is known 59 s later."""
+    times = {"prediction_interval_seconds": 1, "resolve_horizon_seconds": 59}
+    schedule = builders.add(session, ScheduledPredictionConfigRow(scope_key="BTC-59", schedule_jsonb=times))
+    row = builders.market_input(session)
+    fields = {"status": "CALLED", "input_id": row.id, "deadline_at": at(slot_at + 5)}
+    slot = PredictionSlotRow(prediction_config_id=schedule.id, slot_at=at(slot_at), **fields)
+    return builders.add(session, slot), row
+
+
+WAITED_FOR = [pending, uncounted, unanswered, missed]
+
+
+@pytest.mark.parametrize("waiting", WAITED_FOR)
 def test_scores_that_are_missing_are_waited_for_but_not_for_ever(
-    engine: Engine, fence: LeaseFence, waiting: str
+    engine: Engine, fence: LeaseFence, waiting: Callable[[Session], None]
 ) -> None:
     with Session(engine) as session:
         anchored(session)
-        if waiting == "prediction":
-            builders.prediction(session, "first", builders.market_input(session).id, resolvable_at=at(59))
-        else:
-            builders.scored(session, "first", resolvable_at=at(0))
+        waiting(session)
         session.commit()
     stage = stage_of(engine, {"CHECKPOINT_GRACE_SECONDS": "100"})
     assert all_due(stage, at(159), fence) == 0
@@ -208,12 +246,14 @@ def test_scores_that_are_missing_are_waited_for_but_not_for_ever(
     assert [row["meta_jsonb"]["missing_scores"] for row in rows(engine, CHECKPOINTS)] == [1, 0]
 
 
-def test_what_is_due_in_another_period_is_not_waited_for(engine: Engine, fence: LeaseFence) -> None:
+@pytest.mark.parametrize("waiting", WAITED_FOR)
+@pytest.mark.parametrize("slot_at", [-60, 60])
+def test_what_is_due_in_another_period_is_not_waited_for(
+    engine: Engine, fence: LeaseFence, waiting: Callable[[Session, float], None], slot_at: float
+) -> None:
     with Session(engine) as session:
         anchored(session)
-        row = builders.market_input(session)
-        for end in (-1, 60):
-            builders.prediction(session, "first", row.id, resolvable_at=at(end))
+        waiting(session, slot_at)
         session.commit()
     assert all_due(stage_of(engine), at(60), fence) == 1
 
@@ -293,6 +333,98 @@ def test_a_bad_emission_does_not_take_the_periods_before_it_along(engine: Engine
     with pytest.raises(EmissionError, match="no more"):
         stage.run_once(at(180), fence)
     assert len(periods(engine)) == 1
+
+
+def test_what_a_strategy_does_to_its_entries_is_not_what_is_stored(engine: Engine, fence: LeaseFence) -> None:
+    def build(ranked_entries: list[dict[str, Any]], *addresses: Any) -> Any:
+        ranked_entries[0]["result_summary"]["value"] = 10**6
+        ranked_entries[0]["model_id"] = "mine"
+        return default_build_emission(ranked_entries, *addresses)
+
+    with Session(engine) as session:
+        anchored(session)
+        session.commit()
+    stage_of(engine, build_emission=build).run_once(at(60), fence)
+    [entry] = one(engine, "SELECT meta_jsonb -> 'ranking' FROM checkpoints")
+    assert (entry["model_id"], entry["result_summary"]["value"]) == ("first", 0.5)
+
+
+async def test_a_bad_emission_is_tried_again_at_growing_intervals(
+    engine: Engine, fence: LeaseFence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        session.commit()
+    failures: list[int] = []
+    seconds = loop.pause
+    monkeypatch.setattr(loop, "pause", lambda count: failures.append(count) or 0.001)
+    stop, reported = asyncio.Event(), list[Any]()
+
+    def build(ranked_entries: list[dict[str, Any]], *addresses: Any) -> Any:
+        if len(reported) < 4:
+            raise RuntimeError("no pot")
+        return default_build_emission(ranked_entries, *addresses)
+
+    def report(result: Any) -> None:
+        reported.append(result)
+        if not isinstance(result, BaseException):
+            stop.set()
+
+    stage = stage_of(engine, build_emission=build)
+    step = loop.in_thread(lambda: stage.run_once(at(60), fence))
+    with capture_logs() as logged:
+        await loop.run_loop(step, stop=stop, wake=asyncio.Event(), interval_seconds=60, report=report)
+    assert [type(result) for result in reported[:4]] == [EmissionError] * 4
+    assert "no pot; correct it, the period stays open" in str(reported[0])
+    assert [line["event"] for line in logged[:4]] == ["pass failed; it will be tried again"] * 4
+    assert failures == [1, 2, 3, 4]
+    assert seconds(1) < seconds(3) < seconds(5)
+    assert periods(engine) == [(0, 60)]
+
+
+def test_a_crash_at_any_statement_leaves_whole_periods_to_be_made(engine: Engine, fence: LeaseFence) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        session.commit()
+    stage = stage_of(engine)
+    executed = crash_at = 0
+
+    class CrashError(Exception):
+        pass
+
+    def crash(*_: Any) -> None:
+        nonlocal executed
+        executed += 1
+        if executed == crash_at:
+            raise CrashError
+
+    event.listen(engine, "before_cursor_execute", crash)
+    crashes = 0
+    while True:
+        executed, crash_at = 0, crash_at + 1
+        try:
+            assert stage.run_once(at(130), fence).counts == {"checkpoints": 2}
+            break
+        except CrashError:
+            crashes += 1
+        executed = -10
+        assert one(engine, "SELECT count(*) FROM engine_state") == 0
+        assert periods(engine) == []
+    assert crashes == crash_at - 1 > 15
+    executed = -100
+    assert all_due(stage, at(130), fence) == 0
+    assert periods(engine) == [(0, 60), (60, 120)]
+
+
+def test_periods_of_ours_cannot_overlap_and_older_ones_may(engine: Engine) -> None:
+    with Session(engine) as session:
+        builders.checkpoint(session, at(0), at(60))
+        builders.checkpoint(session, at(0), at(60))
+        builders.checkpoint(session, at(0), at(60), period=Range(at(0), at(60), bounds="[)"))
+        builders.checkpoint(session, at(60), at(120), period=Range(at(60), at(120), bounds="[)"))
+        session.commit()
+        with pytest.raises(IntegrityError, match="ex_checkpoints_period"):
+            builders.checkpoint(session, at(59), at(61), period=Range(at(59), at(61), bounds="[)"))
 
 
 def test_a_lost_lease_writes_nothing(engine: Engine, fence: LeaseFence) -> None:
