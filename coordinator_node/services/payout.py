@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlmodel import Session, col
 
 from coordinator_node.db.reports.checkpoints import checkpoint_by_id
@@ -18,6 +19,18 @@ from coordinator_node.entities.moves import IllegalMoveError, check_move
 from coordinator_node.entities.prediction import CHECKPOINT_MOVES, CheckpointStatus, RetainingEmission
 
 _EMISSION: TypeAdapter[RetainingEmission] = TypeAdapter(RetainingEmission)
+# Read by the trigger that writes `checkpoint_moves`; forgotten when the transaction ends.
+_SAY_WHO = text(
+    "SELECT set_config('coordinator.moved_by', :who, true), set_config('coordinator.request_id', :request_id, true)"
+)
+
+
+@dataclass(frozen=True)
+class Mover:
+    """Who asks for a move, as the move's row will say, and the id of the request that asked."""
+
+    who: str
+    request_id: str
 
 
 class UnknownCheckpointError(LookupError):
@@ -87,40 +100,45 @@ def prizes(checkpoint: Record, total_prize: int) -> list[dict[str, Any]]:
     ]
 
 
-def confirm_checkpoint(session: Session, checkpoint_id: str, tx_hash: str, now: datetime) -> Record:
+def confirm_checkpoint(session: Session, checkpoint_id: str, tx_hash: str, mover: Mover, now: datetime) -> Record:
     """PENDING to SUBMITTED, with the transaction that put it on the chain. The caller commits.
 
-    The same transaction confirmed again changes nothing and is no error.
+    The move leaves a row in `checkpoint_moves`. The same transaction confirmed again changes nothing and is no error.
 
     Raises:
         UnknownCheckpointError: no such checkpoint.
         IllegalMoveError: it is not PENDING, and another transaction confirmed it.
     """
     target = CheckpointStatus.SUBMITTED
-    moved = _move(session, checkpoint_id, target, {"tx_hash": tx_hash, "submitted_at": now})
+    moved = _move(session, checkpoint_id, target, mover, {"tx_hash": tx_hash, "submitted_at": now})
     checkpoint = _found(session, checkpoint_id)
     if not moved and checkpoint["tx_hash"] != tx_hash:
         _refuse(checkpoint, target)
     return checkpoint
 
 
-def advance_checkpoint(session: Session, checkpoint_id: str, target: CheckpointStatus, now: datetime) -> Record:
-    """One step forward. The caller commits.
+def advance_checkpoint(
+    session: Session, checkpoint_id: str, target: CheckpointStatus, mover: Mover, now: datetime
+) -> Record:
+    """One step forward, which leaves a row in `checkpoint_moves`. The caller commits.
 
     Raises:
         UnknownCheckpointError: no such checkpoint.
         IllegalMoveError: its status does not lead to `target`.
     """
     values = {"submitted_at": now} if target is CheckpointStatus.SUBMITTED else {}
-    moved = _move(session, checkpoint_id, target, values)
+    moved = _move(session, checkpoint_id, target, mover, values)
     checkpoint = _found(session, checkpoint_id)
     if not moved:
         _refuse(checkpoint, target)
     return checkpoint
 
 
-def _move(session: Session, checkpoint_id: str, target: CheckpointStatus, values: Mapping[str, Any]) -> bool:
+def _move(
+    session: Session, checkpoint_id: str, target: CheckpointStatus, mover: Mover, values: Mapping[str, Any]
+) -> bool:
     """One conditional UPDATE, so that of two at once only one finds the status it needs."""
+    session.connection().execute(_SAY_WHO, {"who": mover.who, "request_id": mover.request_id})
     row = CheckpointRow
     sources = [source.value for source, targets in CHECKPOINT_MOVES.items() if target in targets]
     move = (

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from api_cases import (
+    KEY,
     NOW,
     PATIENCE_SECONDS,
     Client,
+    ClientMaker,
     checkpoint,
     emission,
     report_app,
@@ -22,7 +24,11 @@ from api_cases import (
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
 
+from coordinator_node.db import DBCheckpointRepository
+from coordinator_node.entities.prediction import CheckpointStatus
 from coordinator_node.services.payout import cli_emission, prizes
 
 WEEK = timedelta(days=7)
@@ -242,28 +248,129 @@ def test_bad_bodies_are_422_and_change_nothing(client: Client, engine: Engine) -
     assert client.rows("/reports/checkpoints/latest")["status"] == "PENDING"
 
 
-def test_of_two_confirmations_at_once_one_wins(engine: Engine) -> None:
-    """Both wait at the row, held by a transaction of the test, until both are sure to be there."""
+MOVES = "SELECT checkpoint_id, moved_by, from_status, to_status, tx_hash, request_id FROM checkpoint_moves ORDER BY id"
+
+
+def moves(engine: Engine) -> list[tuple[Any, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(MOVES)]
+
+
+def test_every_move_leaves_a_row_and_what_was_refused_or_repeated_leaves_none(
+    client: Client, engine: Engine, client_of: ClientMaker
+) -> None:
     store(engine, checkpoint("c1"))
+    before = datetime.now(UTC)
+    confirmed = post(client, "c1", "tx-1")
+    post(client, "c1", "tx-1")
+    post(client, "c1", "tx-2")
+    patch(client, "c1", "PAID")
+    keyed = client_of(API_KEY=KEY)
+    body = {"json": {"status": "CLAIMABLE"}}
+    for headers in ({"X-Request-ID": "mine"}, {"X-API-Key": KEY, "X-Request-ID": "mine"}):
+        answer = keyed.request("PATCH", "/reports/checkpoints/c1/status", headers=headers, **body)
+    assert answer.headers["X-Request-ID"] == "mine"
+    odd = client.request(
+        "PATCH", "/reports/checkpoints/c1/status", json={"status": "PAID"}, headers={"X-Request-ID": "x" * 129}
+    )
+    nobody, holder = "report API without a key, from 127.0.0.1", "report API with the key, from 127.0.0.1"
+    assert moves(engine) == [
+        ("c1", nobody, "PENDING", "SUBMITTED", "tx-1", confirmed.headers["X-Request-ID"]),
+        ("c1", holder, "SUBMITTED", "CLAIMABLE", "tx-1", "mine"),
+        ("c1", nobody, "CLAIMABLE", "PAID", "tx-1", odd.headers["X-Request-ID"]),
+    ]
+    assert len(odd.headers["X-Request-ID"]) < 129
+    with engine.connect() as connection:
+        at = list(connection.exec_driver_sql("SELECT moved_at FROM checkpoint_moves ORDER BY id").scalars())
+    assert before - timedelta(minutes=1) < at[0] <= at[1] <= at[2] < datetime.now(UTC) + timedelta(minutes=1)
+
+
+def test_a_move_by_hand_or_by_an_operators_code_leaves_a_row_too(engine: Engine) -> None:
+    store(engine, checkpoint("c1"))
+    with Session(engine) as session:
+        repository = DBCheckpointRepository(session)
+        record = repository.find()[0]
+        record.status = CheckpointStatus.SUBMITTED
+        repository.save(record)
+        repository.save(record)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE checkpoints SET status = 'PENDING', tx_hash = 'undone'")
+    who = "database user "
+    assert [(by[: len(who)], *rest) for _, by, *rest in moves(engine)] == [
+        (who, "PENDING", "SUBMITTED", None, None),
+        (who, "SUBMITTED", "PENDING", "undone", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE checkpoint_moves SET moved_by = 'somebody else'",
+        "UPDATE checkpoint_moves SET moved_by = 'somebody else' WHERE false",
+        "DELETE FROM checkpoint_moves",
+        "TRUNCATE checkpoint_moves",
+        "TRUNCATE checkpoints CASCADE",
+        "DELETE FROM checkpoints",
+    ],
+)
+def test_the_rows_of_moves_can_only_be_added_to(client: Client, engine: Engine, statement: str) -> None:
+    store(engine, checkpoint("c1"))
+    post(client, "c1", "tx-1")
+    before = moves(engine)
+    with pytest.raises(DBAPIError, match="checkpoint_moves"), engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    assert moves(engine) == before
+
+
+def at_once(engine: Engine, requests: list[tuple[str, str, str]]) -> list[int]:
+    """Send (method, path below c1, body) at once; all wait at the row, held by a transaction of the test."""
     answers: list[int] = []
 
-    def confirm(tx_hash: str) -> None:
-        body = f'{{"tx_hash": "{tx_hash}"}}'.encode()
+    def send(method: str, path: str, body: str) -> None:
         headers = {"Content-Type": "application/json"}
-        answers.append(server.request("POST", "/reports/checkpoints/c1/confirm", headers, body)[0])
+        answers.append(server.request(method, f"/reports/checkpoints/c1/{path}", headers, body.encode())[0])
 
     with running(report_app(engine)) as server:
-        threads = [threading.Thread(target=confirm, args=(f"tx-{i}",)) for i in range(2)]
+        threads = [threading.Thread(target=send, args=request) for request in requests]
         with engine.connect() as held:
             held.exec_driver_sql("SELECT id FROM checkpoints WHERE id = 'c1' FOR UPDATE")
             for thread in threads:
                 thread.start()
-            until(lambda: waiting_for_locks(engine) == 2)
+            until(lambda: waiting_for_locks(engine) == len(requests))
             held.rollback()
         for thread in threads:
             thread.join(timeout=PATIENCE_SECONDS)
-    assert sorted(answers) == [200, 409]
+    return sorted(answers)
+
+
+def test_of_two_confirmations_at_once_one_wins(engine: Engine) -> None:
+    store(engine, checkpoint("c1"))
+    assert at_once(engine, [("POST", "confirm", f'{{"tx_hash": "tx-{i}"}}') for i in range(2)]) == [200, 409]
+    [(_, _, source, target, tx_hash, _)] = moves(engine)
+    assert (source, target) == ("PENDING", "SUBMITTED")
     with engine.connect() as connection:
-        status, tx_hash = connection.exec_driver_sql("SELECT status, tx_hash FROM checkpoints").one()
-    assert status == "SUBMITTED"
+        stored = connection.exec_driver_sql("SELECT status, tx_hash FROM checkpoints").one()
+    assert tuple(stored) == ("SUBMITTED", tx_hash)
     assert tx_hash in ("tx-0", "tx-1")
+
+
+@pytest.mark.parametrize(
+    ("status", "target"), [("PENDING", "SUBMITTED"), ("SUBMITTED", "CLAIMABLE"), ("CLAIMABLE", "PAID")]
+)
+def test_of_two_steps_at_once_one_wins(engine: Engine, status: str, target: str) -> None:
+    store(engine, checkpoint("c1", status=status))
+    assert at_once(engine, [("PATCH", "status", f'{{"status": "{target}"}}')] * 2) == [200, 409]
+    assert [move[2:4] for move in moves(engine)] == [(status, target)]
+
+
+def test_the_same_confirmation_twice_at_once_is_one_move_and_no_error(engine: Engine) -> None:
+    store(engine, checkpoint("c1"))
+    assert at_once(engine, [("POST", "confirm", '{"tx_hash": "tx"}')] * 2) == [200, 200]
+    assert len(moves(engine)) == 1
+
+
+def test_of_a_confirmation_and_a_step_at_once_one_wins(engine: Engine) -> None:
+    store(engine, checkpoint("c1"))
+    both = [("POST", "confirm", '{"tx_hash": "tx"}'), ("PATCH", "status", '{"status": "SUBMITTED"}')]
+    assert at_once(engine, both) == [200, 409]
+    assert len(moves(engine)) == 1

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from coordinator_node.api.callers import Caller
 from coordinator_node.api.context import Context, ReportContext
 from coordinator_node.api.errors import not_found
 from coordinator_node.api.parameters import CheckpointId, Limit
@@ -99,18 +100,18 @@ def latest_emission(context: Context) -> CheckpointEmission:
 
 
 @router.post("/checkpoints/{checkpoint_id}/confirm", responses={**UNKNOWN, **REFUSED})
-def confirm(context: Context, checkpoint_id: CheckpointId, body: Confirmation) -> Checkpoint:
+def confirm(context: Context, caller: Caller, checkpoint_id: CheckpointId, body: Confirmation) -> Checkpoint:
     """PENDING to SUBMITTED, with its transaction; the same transaction confirmed again changes nothing."""
     with context.database.writing() as session:
-        row = confirm_checkpoint(session, checkpoint_id, body.tx_hash, context.clock())
+        row = confirm_checkpoint(session, checkpoint_id, body.tx_hash, caller, context.clock())
     return _checkpoint(row)
 
 
 @router.patch("/checkpoints/{checkpoint_id}/status", responses={**UNKNOWN, **REFUSED})
-def change_status(context: Context, checkpoint_id: CheckpointId, body: StatusChange) -> Checkpoint:
+def change_status(context: Context, caller: Caller, checkpoint_id: CheckpointId, body: StatusChange) -> Checkpoint:
     """One step forward: PENDING, SUBMITTED, CLAIMABLE, PAID."""
     with context.database.writing() as session:
-        row = advance_checkpoint(session, checkpoint_id, body.status, context.clock())
+        row = advance_checkpoint(session, checkpoint_id, body.status, caller, context.clock())
     return _checkpoint(row)
 
 

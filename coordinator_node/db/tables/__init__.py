@@ -1,6 +1,6 @@
 """Every table, one row class each. Alembic's migrations are the only way a schema comes to be."""
 
-from coordinator_node.db.tables.checkpoints import CheckpointRow, MerkleCycleRow, MerkleNodeRow
+from coordinator_node.db.tables.checkpoints import CheckpointMoveRow, CheckpointRow, MerkleCycleRow, MerkleNodeRow
 from coordinator_node.db.tables.feed import BackfillJobRow, FeedIngestionStateRow, FeedRecordRow
 from coordinator_node.db.tables.models import LeaderboardRow, ModelRow
 from coordinator_node.db.tables.predictions import (
@@ -15,6 +15,7 @@ from coordinator_node.db.tables.scores import EnsembleWeightsRow, RescoreRow, Sc
 
 __all__ = [
     "BackfillJobRow",
+    "CheckpointMoveRow",
     "CheckpointRow",
     "EngineStateRow",
     "EnsembleWeightsRow",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Column, Index
+from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index
 from sqlalchemy.dialects.postgresql import TSTZRANGE, ExcludeConstraint, Range
 from sqlmodel import Field, SQLModel
 
@@ -39,6 +39,26 @@ class CheckpointRow(SQLModel, table=True):
     tx_hash: str | None = Field(default=None, sa_column=text(null=True))
     submitted_at: datetime | None = Field(default=None, sa_column=timestamp(null=True))
     period: Range[datetime] | None = Field(default=None, sa_column=Column(TSTZRANGE, nullable=True))
+
+
+class CheckpointMoveRow(SQLModel, table=True):
+    """One move of a checkpoint's status. A trigger writes it, whoever moves; another refuses that it is ever changed.
+
+    `moved_by` is the API's client, or the database session of who moved it otherwise. `tx_hash` is the checkpoint's at
+    that moment, `request_id` the API's; both are NULL where there is none.
+    """
+
+    __tablename__ = "checkpoint_moves"
+    __table_args__ = (Index("ix_checkpoint_moves_checkpoint_id", "checkpoint_id"),)
+
+    id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    checkpoint_id: str = Field(sa_column=text(references="checkpoints.id"))
+    moved_at: datetime = Field(sa_column=timestamp())
+    moved_by: str = Field(sa_column=text())
+    from_status: str = Field(sa_column=text())
+    to_status: str = Field(sa_column=text())
+    tx_hash: str | None = Field(default=None, sa_column=text(null=True))
+    request_id: str | None = Field(default=None, sa_column=text(null=True))
 
 
 class MerkleCycleRow(SQLModel, table=True):
