@@ -24,7 +24,7 @@ API_PORT = 8000
 DEFAULT_PACK = "prediction"
 
 # Documented commands that this version does not have yet.
-NOT_BUILT = ("doctor", "verify", "backtest", "payout")
+NOT_BUILT = ("doctor", "verify", "backtest")
 
 app = typer.Typer(
     name="coordinator-node",
@@ -162,6 +162,24 @@ def list_packs() -> None:
 
     for pack in packs().values():
         typer.echo(f"{pack.name:<12} {pack.title}")
+
+
+@app.command()
+def payout(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A checkpoint's id, or latest.")],
+    total: Annotated[int, typer.Option(min=0, metavar="N", help="What is paid out, in its smallest unit.")],
+    form: Annotated[
+        Literal["prizes", "jsonl", "cli"],
+        typer.Option(
+            "--format",
+            help="prizes: as the report API gives them; jsonl: one a line; cli: percentages for the chain's command.",
+        ),
+    ] = "prizes",
+) -> None:
+    """Write the file that a checkpoint is paid by: integers that sum to exactly N."""
+    from coordinator_node.cli.payout import run_payout
+
+    raise typer.Exit(run_payout(checkpoint, total, form))
 
 
 def _add_not_built(name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,6 +18,7 @@ from coordinator_node.entities.emission import FRAC_64_MULTIPLIER, allocate_exac
 from coordinator_node.entities.moves import IllegalMoveError, check_move
 from coordinator_node.entities.prediction import CHECKPOINT_MOVES, CheckpointStatus, RetainingEmission
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EMISSION: TypeAdapter[RetainingEmission] = TypeAdapter(RetainingEmission)
 # Read by the trigger that writes `checkpoint_moves`; forgotten when the transaction ends.
 _SAY_WHO = text(
@@ -97,6 +98,19 @@ def prizes(checkpoint: Record, total_prize: int) -> list[dict[str, Any]]:
     return [
         {"prizeId": f"{checkpoint['id']}-{model}", "timestamp": timestamp, "model": model, "prize": part}
         for (model, _), part in zip(rewards, parts, strict=True)
+    ]
+
+
+def prize_lines(checkpoint: Record, total_prize: int) -> list[dict[str, Any]]:
+    """The same prizes as the lines of a JSONL file: {timestamp (epoch milliseconds of period_end), model, prize}.
+
+    Raises:
+        UnusableCheckpointError: as `cli_emission`.
+    """
+    timestamp = (checkpoint["period_end"] - _EPOCH) // timedelta(milliseconds=1)
+    return [
+        {"timestamp": timestamp, "model": prize["model"], "prize": prize["prize"]}
+        for prize in prizes(checkpoint, total_prize)
     ]
 
 
