@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,6 +29,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from coordinator_node.db import DBCheckpointRepository
+from coordinator_node.entities.emission import allocate_exactly
 from coordinator_node.entities.prediction import CheckpointStatus
 from coordinator_node.services.payout import cli_emission, prizes
 
@@ -68,6 +70,8 @@ def test_checkpoints_newest_first(client: Client, engine: Engine) -> None:
 
 def test_latest_is_the_checkpoint_whose_period_ends_last_and_no_id(client: Client, engine: Engine) -> None:
     store(engine, checkpoint("made-later", NOW - WEEK, created_at=NOW + WEEK), checkpoint("c0"))
+    assert client.rows("/reports/checkpoints/latest")["id"] == "c0"
+    store(engine, checkpoint("latest", NOW - 2 * WEEK))
     assert client.rows("/reports/checkpoints/latest")["id"] == "c0"
     assert client.rows("/reports/checkpoints/latest/prizes", total_prize=10)["checkpoint_id"] == "c0"
     assert client.rows("/reports/emissions/latest") == {
@@ -147,6 +151,14 @@ def test_prizes_sum_to_the_pool_and_follow_the_shares(weights: list[int], total:
     for i, share in enumerate(shares):
         assert abs(paid.get(f"m{i}", 0) * 1_000_000_000 - share * total) < 1_000_000_000
     assert round(sum(cli_emission(row)["crunchEmission"].values()), 6) == 100
+
+
+def test_ten_thousand_models_sum_to_the_pool_and_to_a_hundred_percent() -> None:
+    made = checkpoint("c1", shares=allocate_exactly(list(range(10_000, 0, -1))))
+    row = {"id": "c1", "entries": made.entries_jsonb, "meta": made.meta_jsonb, "period_end": NOW}
+    assert round(math.fsum(cli_emission(row)["crunchEmission"].values()), 6) == 100
+    for total in (0, 1, 9_999, 10**6 + 1, 10**18 + 7):
+        assert sum(prize["prize"] for prize in prizes(row, total)) == total
 
 
 UNUSABLE: list[tuple[dict[str, Any], str]] = [

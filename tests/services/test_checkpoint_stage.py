@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import builders
@@ -20,6 +21,7 @@ from structlog.testing import capture_logs
 from coordinator_node.crunch_config import Aggregation, CrunchConfig, default_build_emission
 from coordinator_node.db.tables import InputRow, PredictionSlotRow, ScheduledPredictionConfigRow, SlotCallRow
 from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.extensions.emission_strategies import benchmark_gated, best_per_player
 from coordinator_node.runtime import loop
 from coordinator_node.runtime.leases import LeaseFence, LeaseLostError
 from coordinator_node.services.checkpoint import CheckpointStage, EmissionError
@@ -115,6 +117,15 @@ def test_the_first_period_begins_where_an_adopted_checkpoint_ended(engine: Engin
     assert periods(engine)[-1] == (-50, 10)
 
 
+def test_snapshots_that_others_wrote_do_not_begin_the_first_period(engine: Engine, fence: LeaseFence) -> None:
+    with Session(engine) as session:
+        anchored(session)
+        builders.snapshot(session, "first", period_start=at(-500), period_end=at(-400), cycle_id=None)
+        session.commit()
+    assert all_due(stage_of(engine), at(60), fence) == 1
+    assert periods(engine) == [(0, 60)]
+
+
 def test_missed_periods_are_caught_up_in_order_and_follow_one_another(engine: Engine, fence: LeaseFence) -> None:
     with Session(engine) as session:
         anchored(session)
@@ -183,6 +194,30 @@ def test_the_ranking_is_that_of_the_periods_end_and_pays_only_who_was_scored_in_
     expected = default_build_emission([first, second], "env crunch", "gpu", "config data")
     assert emission == expected
     assert sum(reward["reward_pct"] for reward in emission["cruncher_rewards"]) == 1_000_000_000
+
+
+def test_a_config_may_pay_one_model_a_player_and_retain_the_rest(engine: Engine, fence: LeaseFence) -> None:
+    with Session(engine) as session:
+        for model_id, player, value in [
+            ("a1", "ada", 3.0),
+            ("a2", "ada", 2.0),
+            ("b", "bob", 1.5),
+            ("naive", "us", 1.0),
+        ]:
+            builders.model(session, model_id, player_id=player, player_name="the same for all")
+            builders.snapshot(session, model_id, value, period_end=at(30))
+        session.commit()
+    build = best_per_player(partial(benchmark_gated, benchmark="naive"))
+    stage_of(engine, build_emission=build).run_once(at(60), fence)
+    [row] = rows(engine, CHECKPOINTS)
+    assert [entry["model_id"] for entry in row["meta_jsonb"]["ranking"]] == ["a1", "a2", "b", "naive"]
+    [emission] = row["entries_jsonb"]
+    # The tiers of three are 50, 25 and 25 %; the benchmark's own is retained.
+    assert emission["cruncher_rewards"] == [
+        {"cruncher_index": 0, "reward_pct": 666_666_667},
+        {"cruncher_index": 2, "reward_pct": 333_333_333},
+    ]
+    assert emission["retained_pct"] == 250_000_000
 
 
 def test_a_model_whose_ranking_window_is_empty_is_not_paid(engine: Engine, fence: LeaseFence) -> None:
@@ -445,6 +480,7 @@ def test_two_workers_racing_over_three_missed_periods_make_three_checkpoints(
     with Session(engine) as session:
         anchored(session)
         session.commit()
+    assert all_due(stage_of(engine), at(65), fence) == 1
     together = threading.Barrier(2)
     problems: list[BaseException] = []
 
@@ -453,7 +489,7 @@ def test_two_workers_racing_over_three_missed_periods_make_three_checkpoints(
             stage = stage_of(connect(database_url))
             together.wait(timeout=10)
             for _ in range(8):
-                stage.run_once(at(190), fence)
+                stage.run_once(at(250), fence)
         except BaseException as error:
             problems.append(error)
 
@@ -463,7 +499,9 @@ def test_two_workers_racing_over_three_missed_periods_make_three_checkpoints(
     for worker in workers:
         worker.join()
     assert problems == []
-    assert periods(engine) == [(0, 60), (60, 120), (120, 180)]
+    assert periods(engine) == [(0, 60), (60, 120), (120, 180), (180, 240)]
+    as_written = rows(engine, "SELECT period_start FROM checkpoints ORDER BY ctid")
+    assert [row["period_start"] for row in as_written] == [at(0), at(60), at(120), at(180)]
 
 
 def test_a_snapshot_cannot_slip_into_a_period_that_is_being_closed(
