@@ -41,7 +41,7 @@ def written(session: Session, model_id: str, value: float | None, count: int, en
 
 
 def test_sums_that_are_kept_up_are_those_that_are_read_anew(engine: Engine) -> None:
-    @settings(max_examples=30)
+    @settings(max_examples=30, deadline=None)
     @given(st.lists(steps, min_size=2, max_size=6))
     def check(history: list[tuple[int, list[Any]]]) -> None:
         kept, now = RunningWindowSums(AGGREGATION), 10 * HOUR
