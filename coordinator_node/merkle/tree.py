@@ -66,6 +66,20 @@ def node_hash(left: str, right: str) -> str:
     return hashlib.sha256(NODE_PREFIX + bytes.fromhex(left) + bytes.fromhex(right)).hexdigest()
 
 
+def root_of(hashes: Sequence[bytes]) -> bytes:
+    """The root over nodes that are hashed already, as `build_merkle_tree` gives it, but without keeping the tree.
+
+    The root of no nodes is the hash of nothing, as in RFC 9162.
+    """
+    if not hashes:
+        return hashlib.sha256().digest()
+    row = list(hashes)
+    while len(row) > 1:
+        joined = [hashlib.sha256(NODE_PREFIX + row[i] + row[i + 1]).digest() for i in range(0, len(row) - 1, 2)]
+        row = [*joined, row[-1]] if len(row) % 2 else joined
+    return row[0]
+
+
 def snapshot_leaf(snapshot_id: str, content_hash: str, position: int = 0) -> MerkleNode:
     """The leaf of a snapshot whose `canonical_snapshot_hash` is `content_hash`.
 

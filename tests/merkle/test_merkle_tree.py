@@ -6,7 +6,7 @@ import random
 import pytest
 
 from coordinator_node.merkle import build_merkle_tree, generate_proof, get_root, verify_proof
-from coordinator_node.merkle.tree import MerkleNode, MerkleProof, ProofStep, leaf_hash, snapshot_leaf
+from coordinator_node.merkle.tree import MerkleNode, MerkleProof, ProofStep, leaf_hash, root_of, snapshot_leaf
 
 SIZES = range(1, 131)
 
@@ -46,6 +46,7 @@ def test_root_and_every_proof_agree_with_the_rfc(size):
     nodes = tree_of(size)
     root = get_root(nodes).hash
     assert root == naive_root(contents(size)).hex()
+    assert root == root_of([bytes.fromhex(node.hash) for node in nodes[:size]]).hex()
     for index, content in enumerate(contents(size)):
         proof = generate_proof(nodes, leaf_hash(content))
         assert [step.hash for step in proof] == [sibling.hex() for sibling in naive_path(index, contents(size))]
@@ -82,6 +83,7 @@ def test_nodes_are_each_listed_once_at_a_place_of_their_own(size):
 def test_no_leaves():
     assert build_merkle_tree([]) == []
     assert get_root([]) is None
+    assert root_of([]) == hashlib.sha256(b"").digest()
 
 
 def test_one_leaf_is_its_own_root():
