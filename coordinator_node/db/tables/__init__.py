@@ -2,6 +2,7 @@
 
 from coordinator_node.db.tables.checkpoints import CheckpointMoveRow, CheckpointRow, MerkleCycleRow, MerkleNodeRow
 from coordinator_node.db.tables.feed import BackfillJobRow, FeedIngestionStateRow, FeedRecordRow
+from coordinator_node.db.tables.merkle import MerkleCommitmentRow, MerkleCountedRow
 from coordinator_node.db.tables.models import LeaderboardRow, ModelRow
 from coordinator_node.db.tables.predictions import (
     InputRow,
@@ -24,6 +25,8 @@ __all__ = [
     "InputRow",
     "LeaderboardRow",
     "LeaseRow",
+    "MerkleCommitmentRow",
+    "MerkleCountedRow",
     "MerkleCycleRow",
     "MerkleNodeRow",
     "ModelRow",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index
+from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index, UniqueConstraint
 from sqlalchemy.dialects.postgresql import TSTZRANGE, ExcludeConstraint, Range
 from sqlmodel import Field, SQLModel
 
@@ -62,10 +62,17 @@ class CheckpointMoveRow(SQLModel, table=True):
 
 
 class MerkleCycleRow(SQLModel, table=True):
-    """One score cycle's snapshots under one root, chained to the cycle before."""
+    """One score cycle's snapshots under one root, chained to the cycle before.
+
+    `position` numbers the cycles of this version from 1 on; NULL marks one of 0.1.84, which no chain of ours names.
+    `commitments_root` is the commitments' newest chained root at that time. `checkpoint_id` is the checkpoint whose
+    root covers it; NULL while none does.
+    """
 
     __tablename__ = "merkle_cycles"
     __table_args__ = (
+        UniqueConstraint("position", name="uq_merkle_cycles_position"),
+        Index("ix_merkle_cycles_checkpoint_id", "checkpoint_id", "position"),
         Index("ix_merkle_cycles_previous_cycle_id", "previous_cycle_id"),
         Index("ix_merkle_cycles_chained_root", "chained_root"),
         Index("ix_merkle_cycles_created_at", "created_at"),
@@ -78,6 +85,10 @@ class MerkleCycleRow(SQLModel, table=True):
     chained_root: str = Field(sa_column=text())
     snapshot_count: int = 0
     created_at: datetime = Field(default_factory=utc_now, sa_column=timestamp())
+    position: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    prediction_count: int | None = Field(default=None, nullable=True)
+    commitments_root: str | None = Field(default=None, sa_column=text(null=True))
+    checkpoint_id: str | None = Field(default=None, sa_column=text(null=True, references="checkpoints.id"))
 
 
 class MerkleNodeRow(SQLModel, table=True):

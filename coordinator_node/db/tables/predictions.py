@@ -118,6 +118,7 @@ class PredictionRow(SQLModel, table=True):
     `slot_id` is NULL for rows that came from elsewhere. `attempts` and `next_attempt_at` belong to the score stage:
     how often its ground truth was looked for in vain, and when to look again. `snapshot_id` is the snapshot that counts
     it among the failed or absent ones; NULL while none does, and for a prediction that is scored: its score says which.
+    `commitment_id` and `commitment_index` say where it was committed before its outcome; NULL for one that was not.
     """
 
     __tablename__ = "predictions"
@@ -166,3 +167,5 @@ class PredictionRow(SQLModel, table=True):
     attempts: int = Field(default=0, sa_column=Column(Integer, nullable=False, server_default="0"))
     next_attempt_at: datetime | None = Field(default=None, sa_column=timestamp(null=True))
     snapshot_id: str | None = Field(default=None, sa_column=text(null=True, references="snapshots.id"))
+    commitment_id: str | None = Field(default=None, sa_column=text(null=True, references="merkle_commitments.id"))
+    commitment_index: int | None = Field(default=None, sa_column=Column(Integer, nullable=True))

@@ -74,7 +74,9 @@ class PredictService:
         self._due = DueSlots(config, settings, self._reader)
         self._outcomes = Outcomes(config, settings, clock)
         self._signals = EnsembleSignals(config, self._outcomes)
-        self._writer = PredictionWriter(engine, clock, self._written, self._signals)
+        self._writer = PredictionWriter(
+            engine, clock, self._written, self._signals, commits=settings.merkle_commit_predictions
+        )
         self._tournament = is_tournament(config)
         self._rounds = Rounds(self._lanes, self._writer, self._outcomes, self._keeps)
         self._background = background

@@ -21,6 +21,7 @@ from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.runtime.leases import GroupFence, LeaseLostError
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.runtime.loop import pause
+from coordinator_node.services.merkle.commitments import commit_predictions
 from coordinator_node.services.predict.ensemble_signals import EnsembleSignals
 from coordinator_node.services.predict.slots import ShardCall, close_calls
 
@@ -58,7 +59,7 @@ class PredictionWriter:
     """Takes rows at any time; one task writes them.
 
     `done` is told how many rows of a batch were stored, and which calls need no more work: those that were closed or
-    left, and those whose shard was lost.
+    left, and those whose shard was lost. `commits` is whether predictions are committed before their outcome.
     """
 
     def __init__(
@@ -67,7 +68,10 @@ class PredictionWriter:
         clock: Callable[[], datetime],
         done: Callable[[int, list[ShardCall]], None],
         signals: EnsembleSignals,
+        *,
+        commits: bool = True,
     ) -> None:
+        self._commits = commits
         self._engine = engine
         self._clock = clock
         self._signals = signals
@@ -151,7 +155,8 @@ class PredictionWriter:
         fence = GroupFence(batch.epochs())
         with transaction(self._engine) as session:
             fence.check(session)  # before the rows: what a lost shard's rows refer to may be gone
-            _insert(session, [row for _, _, row in batch.rows])
+            rows = [row for _, _, row in batch.rows]
+            _insert(session, commit_predictions(session, rows, self._clock()) if self._commits else rows)
             close_calls(session, [call.key for call in batch.closed], self._clock())
             self._signals.make(session, {call.slot_id for call in batch.closed})
 

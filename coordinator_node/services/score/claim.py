@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ from coordinator_node.entities.prediction import PredictionRecord, PredictionSta
 # The columns are those of ClaimedPrediction, in its order; the expression is that of the index ix_predictions_claim.
 _CLAIM = text(
     """
-    SELECT id, input_id, model_id, scope_key, CAST(inference_output_jsonb AS text), resolvable_at, attempts
+    SELECT id, input_id, model_id, scope_key, CAST(inference_output_jsonb AS text), resolvable_at, attempts,
+           commitment_id
     FROM predictions
     WHERE status = 'PENDING' AND COALESCE(next_attempt_at, resolvable_at) <= :now
     ORDER BY COALESCE(next_attempt_at, resolvable_at)
@@ -30,6 +31,8 @@ _RECORDS = text(
     """
 )
 
+_COMMITTED_AT = text("SELECT id, committed_at FROM merkle_commitments WHERE id = ANY(CAST(:ids AS text[]))")
+
 
 class GroupKey(NamedTuple):
     """What shares one ground truth."""
@@ -43,6 +46,7 @@ class ClaimedPrediction(NamedTuple):
     """What scoring needs of a prediction whose row is locked.
 
     `output` is what the model said, as JSON text; `attempts` is how often its ground truth was looked for in vain.
+    `commitment_id` is where it was committed before its outcome; None where it was not.
     """
 
     id: str
@@ -52,12 +56,28 @@ class ClaimedPrediction(NamedTuple):
     output: str | None
     resolvable_at: datetime
     attempts: int
+    commitment_id: str | None
 
 
 def claim_due(session: Session, now: datetime, limit: int) -> list[ClaimedPrediction]:
     """The predictions that are longest due, at most `limit`, locked; those that another worker holds are left out."""
     rows = session.connection().execute(_CLAIM, {"now": now, "limit": limit})
     return [ClaimedPrediction._make(row) for row in rows]
+
+
+def committed_in_time(
+    session: Session, claimed: Sequence[ClaimedPrediction]
+) -> tuple[list[ClaimedPrediction], list[ClaimedPrediction]]:
+    """The predictions that may be scored, and those whose commitment is not older than their resolvable_at."""
+    ids = list({prediction.commitment_id for prediction in claimed if prediction.commitment_id})
+    found = session.connection().execute(_COMMITTED_AT, {"ids": ids}).all() if ids else []
+    committed_at: dict[str | None, datetime] = {row.id: row.committed_at for row in found}
+    in_time: list[ClaimedPrediction] = []
+    late: list[ClaimedPrediction] = []
+    for prediction in claimed:
+        at = committed_at.get(prediction.commitment_id)
+        (in_time if at is None or at < prediction.resolvable_at else late).append(prediction)
+    return in_time, late
 
 
 def grouped(claimed: Iterable[ClaimedPrediction]) -> dict[GroupKey, list[ClaimedPrediction]]:

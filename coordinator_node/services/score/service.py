@@ -20,7 +20,15 @@ from coordinator_node.db.json_text import parse_json
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.runtime.loop import PassResult
 from coordinator_node.services.ground_truth import GroundTruths, Outcome
-from coordinator_node.services.score.claim import ClaimedPrediction, GroupKey, claim_due, grouped, read_records
+from coordinator_node.services.merkle.commitments import COMMITTED_LATE
+from coordinator_node.services.score.claim import (
+    ClaimedPrediction,
+    GroupKey,
+    claim_due,
+    committed_in_time,
+    grouped,
+    read_records,
+)
 from coordinator_node.services.score.scoring import Scorer, Verdict
 from coordinator_node.services.score.store import (
     Expiry,
@@ -66,7 +74,12 @@ class ScoreStage:
         """Work on the predictions that are due, at most BATCH of them."""
         with transaction(self._engine) as session:
             claimed = claim_due(session, now, BATCH)
-            counts = self._settle(session, grouped(claimed), now) if claimed else {}
+            in_time, late = committed_in_time(session, claimed)
+            store_expiries(session, [Expiry(prediction.id, COMMITTED_LATE) for prediction in late])
+            counts = self._settle(session, grouped(in_time), now) if in_time else {}
+            if late:
+                log.warning("predictions failed: they were committed late", predictions=len(late))
+                counts["failed"] = counts.get("failed", 0) + len(late)
         return PassResult(counts, again=len(claimed) == BATCH)
 
     def _settle(self, session: Session, groups: Groups, now: datetime) -> dict[str, int]:

@@ -90,7 +90,7 @@ def read_truths(session: Session, groups: Iterable[GroupKey]) -> dict[GroupKey, 
     wanted = list(groups)
     rows = session.connection().execute(_READ_ACTUALS, {"ids": _inputs_of(wanted)}).all()
     stored = {row.id: (row.one_scope, row.actuals_jsonb) for row in rows}
-    return {group: truth for group in wanted if (truth := _truth_in(*stored[group.input_id], group)) is not None}
+    return {group: truth for group in wanted if (truth := truth_in(*stored[group.input_id], group)) is not None}
 
 
 def store_truths(session: Session, truths: Mapping[GroupKey, dict[str, Any]]) -> dict[GroupKey, dict[str, Any]]:
@@ -107,7 +107,7 @@ def store_truths(session: Session, truths: Mapping[GroupKey, dict[str, Any]]) ->
     standing: dict[GroupKey, dict[str, Any]] = {}
     changed: dict[str, dict[str, Any]] = {}
     for group, truth in truths.items():
-        there = _truth_in(one_scope[group.input_id], actuals[group.input_id], group)
+        there = truth_in(one_scope[group.input_id], actuals[group.input_id], group)
         standing[group] = truth if there is None else there
         if there is None:
             whole = (
@@ -186,7 +186,8 @@ def actuals_key(group: GroupKey) -> str:
     return f"{group.scope_key}@{time_text(group.resolvable_at)}"
 
 
-def _truth_in(one_scope: bool, actuals: Any, group: GroupKey) -> dict[str, Any] | None:
+def truth_in(one_scope: bool, actuals: Any, group: GroupKey) -> dict[str, Any] | None:
+    """The truth of a group among the actuals of its input, which may have one scope or several; None for none."""
     if not isinstance(actuals, dict):
         return None
     return actuals if one_scope else actuals.get(actuals_key(group))

@@ -25,6 +25,7 @@ from coordinator_node.runtime.notify import SNAPSHOTS, notify
 from coordinator_node.services.checkpoint_periods import OpenPeriod, hold_boundaries, open_period
 from coordinator_node.services.generations import LIVE_GENERATION, newest_generation
 from coordinator_node.services.leaderboard import Leaderboard
+from coordinator_node.services.merkle.commitments import chain_commitments
 from coordinator_node.services.retention import Retention
 from coordinator_node.services.snapshot.ensemble_weights import EnsembleWeights, strategies_need_rows
 from coordinator_node.services.snapshot.fill import filled_store
@@ -168,6 +169,7 @@ class SnapshotStage:
     def _count(self, session: Session, store: ObservationStore, new: _Part, now: datetime) -> list[str]:
         """Write a cycle for each period that something new is due in; returns the ids of the snapshots."""
         if not new.all:
+            chain_commitments(session)  # as a cycle does; nobody shall wait for them until something is scored
             return []
         period = open_period(session, self._settings) or OpenPeriod(
             # The first snapshots of all: the anchor will be where they begin.

@@ -1,4 +1,4 @@
-"""Writes one cycle's snapshots, with the scores that they count and the models' first scores."""
+"""Writes one cycle's snapshots, with the scores that they count, the models' first scores, and the root over it all."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from sqlmodel import Session
 from coordinator_node.db.copying import copy_rows
 from coordinator_node.db.json_text import encode_json
 from coordinator_node.entities.ids import new_id, new_ids
+from coordinator_node.entities.prediction import SnapshotRecord
+from coordinator_node.merkle.canonical import canonical_snapshot_hash
+from coordinator_node.services.merkle.counted import counted_by_model
+from coordinator_node.services.merkle.cycles import write_cycle
 from coordinator_node.services.model_rows import lock_models
 from coordinator_node.services.snapshot.summary import ModelSummary
 from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore, mark_counted
@@ -26,6 +30,7 @@ _COLUMNS = (
     "meta_jsonb",
     "created_at",
     "cycle_id",
+    "content_hash",
 )
 _NEVER_SCORED = text("SELECT id FROM models WHERE id = ANY(CAST(:ids AS text[])) AND first_scored_at IS NULL")
 _FIRST_SCORED = text(
@@ -61,26 +66,40 @@ def store_cycle(
         The ids of the snapshots.
     """
     cycle_id = new_id()
-    ids = new_ids(len(summaries))
+    snapshots = [
+        SnapshotRecord(
+            id=snapshot_id,
+            model_id=summary.model_id,
+            period_start=summary.period_start,
+            period_end=summary.period_end,
+            prediction_count=summary.prediction_count,
+            result_summary={**summary.summary, **metrics.get(summary.model_id, {})},
+            meta={**summary.meta, **meta},
+            created_at=now,
+        )
+        for snapshot_id, summary in zip(new_ids(len(summaries)), summaries, strict=True)
+    ]
+    hashed = [(snapshot, canonical_snapshot_hash(snapshot)) for snapshot in snapshots]
     rows = (
         (
-            snapshot_id,
-            summary.model_id,
-            summary.period_start,
-            summary.period_end,
-            summary.prediction_count,
-            encode_json({**summary.summary, **metrics.get(summary.model_id, {})}),
-            encode_json({**summary.meta, **meta}),
+            snapshot.id,
+            snapshot.model_id,
+            snapshot.period_start,
+            snapshot.period_end,
+            snapshot.prediction_count,
+            encode_json(snapshot.result_summary),
+            encode_json(snapshot.meta),
             now,
             cycle_id,
+            content_hash,
         )
-        for snapshot_id, summary in zip(ids, summaries, strict=True)
+        for snapshot, content_hash in hashed
     )
     copy_rows(session, "snapshots", _COLUMNS, rows)
-    snapshot_of = {summary.model_id: snapshot_id for snapshot_id, summary in zip(ids, summaries, strict=True)}
-    mark_counted(session, scores, misses, snapshot_of)
+    mark_counted(session, scores, misses, {snapshot.model_id: snapshot.id for snapshot in snapshots})
     _set_first_scores(session, scores)
-    return ids
+    write_cycle(session, cycle_id, hashed, counted_by_model(session, scores, misses), now)
+    return [snapshot.id for snapshot in snapshots]
 
 
 def _set_first_scores(session: Session, scores: Sequence[UncountedScore]) -> None:

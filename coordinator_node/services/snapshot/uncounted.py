@@ -20,7 +20,7 @@ MARKED_AT_ONCE = 1000
 _SCORES = text(
     f"""
     SELECT scores.id, prediction.id AS prediction_id, COALESCE(scores.success, false) AS success, scores.generation,
-           {OBSERVED_COLUMNS}
+           scores.failed_reason, prediction.commitment_id, prediction.commitment_index, {OBSERVED_COLUMNS}
     FROM scores
     JOIN predictions AS prediction ON prediction.id = scores.prediction_id
     {TRUTH_OF_PREDICTION}
@@ -55,14 +55,23 @@ _COUNT_MISSES = text(
     """
 )
 
+_OWN = 7
+"""How many columns of a score come before those of its observation."""
+
 
 class UncountedScore(NamedTuple):
-    """A score with what a snapshot needs of its prediction. `generation` is None for one that others wrote."""
+    """A score with what a snapshot needs of its prediction. `generation` is None for one that others wrote.
+
+    `commitment_id` and `commitment_index` are where the prediction was committed; None where it was not.
+    """
 
     id: str
     prediction_id: str
     success: bool
     generation: int | None
+    failed_reason: str | None
+    commitment_id: str | None
+    commitment_index: int | None
     observation: Observation
 
     @property
@@ -103,7 +112,7 @@ def read_uncounted(session: Session, limit: int) -> list[UncountedScore]:
     They come in the order of resolvable_at, then of the prediction's id, which is also that of every sum made of them.
     """
     rows = session.connection().execute(_SCORES, {"limit": limit})
-    scores = [UncountedScore(row[0], row[1], row[2], row[3], observation_of(row[4:])) for row in rows]
+    scores = [UncountedScore._make((*row[:_OWN], observation_of(row[_OWN:]))) for row in rows]
     return sorted(scores, key=lambda score: (score.resolvable_at, score.prediction_id))
 
 

@@ -1,0 +1,1 @@
+"""The Merkle log: predictions committed before their outcome, cycles chained, checkpoints sealed."""

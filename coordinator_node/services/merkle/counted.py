@@ -1,0 +1,122 @@
+"""The leaves of what a cycle counts: for each prediction its own hash and that of its outcome.
+
+A prediction's own hash is the one that it was committed with. Where it was not committed, it is taken from the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlmodel import Session
+
+from coordinator_node.db.json_text import parse_json
+from coordinator_node.entities.prediction import PredictionStatus
+from coordinator_node.merkle.canonical import canonical_hash, time_text
+from coordinator_node.merkle.documents import outcome_leaf, prediction_leaf
+from coordinator_node.services.score.claim import GroupKey
+from coordinator_node.services.score.store import truth_in
+from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore
+
+HASH_BYTES = 32
+
+_PREDICTIONS = text(
+    """
+    SELECT id, input_id, model_id, scope_key, scope_jsonb, inference_output_jsonb, performed_at, resolvable_at,
+           status, failed_reason, commitment_id, commitment_index
+    FROM predictions WHERE id = ANY(CAST(:ids AS text[]))
+    """
+)
+_COMMITMENTS = text("SELECT id, leaves FROM merkle_commitments WHERE id = ANY(CAST(:ids AS text[]))")
+_TRUTHS = text(
+    """
+    SELECT id, scope_jsonb IS NOT NULL AS one_scope, CAST(actuals_jsonb AS text) AS actuals
+    FROM inputs WHERE id = ANY(CAST(:ids AS text[]))
+    """
+)
+
+
+@dataclass
+class Counted:
+    """What one model's snapshot counts, in order: the ids, and for each the two hashes."""
+
+    prediction_ids: list[str] = field(default_factory=list)
+    leaves: list[bytes] = field(default_factory=list)
+
+    def add(self, prediction_id: str, own: bytes, outcome: bytes) -> None:
+        """The next one."""
+        self.prediction_ids.append(prediction_id)
+        self.leaves += (own, outcome)
+
+
+def counted_by_model(session: Session, scores: Sequence[UncountedScore], misses: Sequence[Miss]) -> dict[str, Counted]:
+    """The leaves of all that a cycle counts, by model: the scores in their order, then the misses in theirs."""
+    rows = _rows(session, [s.prediction_id for s in scores if s.commitment_id is None], misses)
+    committed = _committed(session, scores, rows.values())
+    truths = _TruthHashes(session, {score.observation.input_id for score in scores})
+    times: dict[datetime, str] = {}
+    by_model: dict[str, Counted] = {}
+    for score in scores:
+        scored_at = score.observation.scored_at
+        if scored_at not in times:
+            times[scored_at] = time_text(scored_at)
+        outcome = outcome_leaf(
+            score.prediction_id,
+            (PredictionStatus.SCORED if score.success else PredictionStatus.FAILED).value,
+            score.failed_reason,
+            score.observation.result,
+            truths.of(score),
+            times[scored_at],
+        )
+        own = committed.get((score.commitment_id, score.commitment_index))
+        own = own or prediction_leaf(rows[score.prediction_id])
+        by_model.setdefault(score.model_id, Counted()).add(score.prediction_id, own, outcome)
+    for miss in misses:
+        row = rows[miss.prediction_id]
+        own = committed.get((row["commitment_id"], row["commitment_index"])) or prediction_leaf(row)
+        outcome = outcome_leaf(miss.prediction_id, miss.status.value, row["failed_reason"], None, None, None)
+        by_model.setdefault(miss.model_id, Counted()).add(miss.prediction_id, own, outcome)
+    return by_model
+
+
+class _TruthHashes:
+    """The hashes of the ground truths of some inputs; each is taken once, for all models that share it."""
+
+    def __init__(self, session: Session, input_ids: Iterable[str]) -> None:
+        rows = session.connection().execute(_TRUTHS, {"ids": list(input_ids)})
+        self._actuals = {row.id: (row.one_scope, parse_json(row.actuals)) for row in rows}
+        self._hashes: dict[GroupKey, str | None] = {}
+
+    def of(self, score: UncountedScore) -> str | None:
+        """The hash of what a score was made of; None where no ground truth is stored."""
+        seen = score.observation
+        key = GroupKey(seen.input_id, seen.scope_key, seen.resolvable_at)
+        if key not in self._hashes:
+            truth = truth_in(*self._actuals[seen.input_id], key)
+            self._hashes[key] = None if truth is None else canonical_hash(truth)
+        return self._hashes[key]
+
+
+def _rows(session: Session, uncommitted: list[str], misses: Sequence[Miss]) -> dict[str, dict[str, Any]]:
+    """The rows of those predictions whose leaf, or outcome, is read from the row itself."""
+    ids = [*uncommitted, *(miss.prediction_id for miss in misses)]
+    if not ids:
+        return {}
+    found = session.connection().execute(_PREDICTIONS, {"ids": ids}).mappings()
+    return {row["id"]: dict(row) for row in found}
+
+
+def _committed(
+    session: Session, scores: Sequence[UncountedScore], rows: Iterable[dict[str, Any]]
+) -> dict[tuple[str | None, int | None], bytes]:
+    """The committed leaves, by commitment and index."""
+    ids = {score.commitment_id for score in scores} | {row["commitment_id"] for row in rows}
+    found = session.connection().execute(_COMMITMENTS, {"ids": [one for one in ids if one]}).all() if ids else []
+    return {
+        (row.id, index): bytes(row.leaves[HASH_BYTES * index : HASH_BYTES * (index + 1)])
+        for row in found
+        for index in range(len(row.leaves) // HASH_BYTES)
+    }
