@@ -24,7 +24,7 @@ API_PORT = 8000
 DEFAULT_PACK = "prediction"
 
 # Documented commands that this version does not have yet.
-NOT_BUILT = ("doctor", "verify", "backtest")
+NOT_BUILT = ("doctor", "backtest")
 
 app = typer.Typer(
     name="coordinator-node",
@@ -180,6 +180,20 @@ def payout(
     from coordinator_node.cli.payout import run_payout
 
     raise typer.Exit(run_payout(checkpoint, total, form))
+
+
+@app.command()
+def verify(
+    url: Annotated[str, typer.Option(help="The report API, such as http://host:8000.")],
+    checkpoint: Annotated[str | None, typer.Option(metavar="ID", help="Default: the newest.")] = None,
+) -> None:
+    """Check what a competition paid, from what its report API publishes.
+
+    It recomputes hashes, proofs, chains, sums, ranking and emission, and ends with 1 at the first lie.
+    """
+    from coordinator_node.cli.verify import verification_script
+
+    raise typer.Exit(verification_script().main(["--url", url, *(["--checkpoint", checkpoint] if checkpoint else [])]))
 
 
 def _add_not_built(name: str) -> None:

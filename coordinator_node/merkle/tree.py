@@ -147,15 +147,25 @@ def generate_proof(nodes: list[MerkleNode], leaf_hash: str) -> list[ProofStep]:
         raise ValueError(
             f"a tree of {leaves} leaves has {2 * leaves - 1} nodes, got {len(placed)}: load the whole tree"
         )
+    return [
+        ProofStep(_placed_at(placed, level, place).hash, side)
+        for level, place, side in sibling_places(position, leaves)
+    ]
+
+
+def sibling_places(position: int, leaves: int) -> list[tuple[int, int, str]]:
+    """Where the siblings of a leaf stand on its way to the root: (level, position, side), from the bottom up.
+
+    The level and position are those under which `build_merkle_tree` lists the node.
+    """
     widths = _widths(leaves)
-    path: list[ProofStep] = []
+    places: list[tuple[int, int, str]] = []
     for level, width in enumerate(widths[:-1]):
         sibling = position ^ 1
         if sibling < width:
-            side = "left" if sibling < position else "right"
-            path.append(ProofStep(_node_at(placed, widths, level, sibling).hash, side))
+            places.append((*_place(widths, level, sibling), "left" if sibling < position else "right"))
         position //= 2
-    return path
+    return places
 
 
 def verify_proof(leaf_hash: str, proof: list[ProofStep], expected_root: str) -> bool:
@@ -193,10 +203,14 @@ def _widths(leaves: int) -> list[int]:
     return widths
 
 
-def _node_at(placed: dict[tuple[int, int], MerkleNode], widths: list[int], level: int, position: int) -> MerkleNode:
-    """The node that stands at a place; the last of a level may have moved up from the last place of a lower one."""
+def _place(widths: list[int], level: int, position: int) -> tuple[int, int]:
+    """Where a node is listed; the last of a level may have moved up from the last place of a lower one."""
     while level > 0 and 2 * position + 1 == widths[level - 1]:
         level, position = level - 1, position * 2
+    return level, position
+
+
+def _placed_at(placed: dict[tuple[int, int], MerkleNode], level: int, position: int) -> MerkleNode:
     try:
         return placed[level, position]
     except KeyError:

@@ -24,6 +24,7 @@ from coordinator_node.entities.json_values import reason_of, storable
 from coordinator_node.entities.prediction import CheckpointStatus
 from coordinator_node.runtime.loop import PassResult
 from coordinator_node.services.checkpoint_periods import OpenPeriod, close_boundary, open_period, store_anchor
+from coordinator_node.services.merkle.checkpoints import seal_checkpoint
 from coordinator_node.services.ranking import Ranking, RankingError, Standing
 
 LEASE_NAME = "checkpoint"
@@ -150,7 +151,11 @@ class CheckpointStage:
         missing = _missing(session, period)
         if missing and now < period.end + self._grace:
             return False
-        return _store(session, self._checkpoint(session, period, missing, now))
+        row = self._checkpoint(session, period, missing, now)
+        stored = _store(session, row)
+        if stored:
+            seal_checkpoint(session, row, self._config, self._settings)
+        return stored
 
     def _checkpoint(self, session: Session, period: OpenPeriod, missing: int, now: datetime) -> dict[str, Any]:
         """The row of a period. `missing` is how many of its predictions no snapshot counts yet."""

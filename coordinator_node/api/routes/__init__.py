@@ -2,7 +2,16 @@
 
 from fastapi import APIRouter
 
-from coordinator_node.api.routes import backfill, checkpoints, feeds, health, leaderboard, predictions, tournament
+from coordinator_node.api.routes import (
+    backfill,
+    checkpoints,
+    feeds,
+    health,
+    leaderboard,
+    merkle,
+    predictions,
+    tournament,
+)
 
 BUILT_IN: tuple[APIRouter, ...] = (
     health.router,
@@ -10,6 +19,7 @@ BUILT_IN: tuple[APIRouter, ...] = (
     predictions.router,
     feeds.router,
     checkpoints.router,
+    merkle.router,
     backfill.router,
 )
 TOURNAMENT: tuple[APIRouter, ...] = (tournament.router,)

@@ -41,4 +41,5 @@ def _checkpoints() -> Select[*tuple[Any, ...]]:
         col(row.created_at),
         col(row.tx_hash),
         col(row.submitted_at),
+        col(row.merkle_root),
     )

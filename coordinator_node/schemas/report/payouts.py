@@ -33,6 +33,7 @@ class Checkpoint(BaseModel):
     created_at: UtcTime
     tx_hash: str | None
     submitted_at: UtcTime | None
+    merkle_root: str | None = Field(description="The root that covers all it was made from; see /reports/evidence.")
 
 
 class CheckpointPayload(CheckpointPeriod):

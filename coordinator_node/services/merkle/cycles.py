@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import text
@@ -16,7 +17,6 @@ from coordinator_node.entities.prediction import SnapshotRecord
 from coordinator_node.merkle.documents import cycle_header, leaf, pair, predictions_root, sealed
 from coordinator_node.merkle.tree import MerkleNode, build_merkle_tree
 from coordinator_node.services.merkle.commitments import chain_commitments
-from coordinator_node.services.merkle.counted import Counted
 
 _LAST = text(
     "SELECT id, position, chained_root FROM merkle_cycles WHERE position IS NOT NULL ORDER BY position DESC LIMIT 1"
@@ -35,6 +35,19 @@ _NODE_COLUMNS = (
     "snapshot_content_hash",
     "created_at",
 )
+
+
+@dataclass
+class Counted:
+    """What one model's snapshot counts, in order: the ids, and for each the two hashes."""
+
+    prediction_ids: list[str] = field(default_factory=list)
+    leaves: list[bytes] = field(default_factory=list)
+
+    def add(self, prediction_id: str, own: bytes, outcome: bytes) -> None:
+        """The next one."""
+        self.prediction_ids.append(prediction_id)
+        self.leaves += (own, outcome)
 
 
 def write_cycle(

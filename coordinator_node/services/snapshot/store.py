@@ -14,9 +14,9 @@ from coordinator_node.db.json_text import encode_json
 from coordinator_node.entities.ids import new_id, new_ids
 from coordinator_node.entities.prediction import SnapshotRecord
 from coordinator_node.merkle.canonical import canonical_snapshot_hash
-from coordinator_node.services.merkle.counted import counted_by_model
 from coordinator_node.services.merkle.cycles import write_cycle
 from coordinator_node.services.model_rows import lock_models
+from coordinator_node.services.snapshot.counted_leaves import counted_by_model
 from coordinator_node.services.snapshot.summary import ModelSummary
 from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore, mark_counted
 

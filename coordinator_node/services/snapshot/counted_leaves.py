@@ -6,7 +6,6 @@ A prediction's own hash is the one that it was committed with. Where it was not 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +16,7 @@ from coordinator_node.db.json_text import parse_json
 from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.merkle.canonical import canonical_hash, time_text
 from coordinator_node.merkle.documents import outcome_leaf, prediction_leaf
+from coordinator_node.services.merkle.cycles import Counted
 from coordinator_node.services.score.claim import GroupKey
 from coordinator_node.services.score.store import truth_in
 from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore
@@ -37,19 +37,6 @@ _TRUTHS = text(
     FROM inputs WHERE id = ANY(CAST(:ids AS text[]))
     """
 )
-
-
-@dataclass
-class Counted:
-    """What one model's snapshot counts, in order: the ids, and for each the two hashes."""
-
-    prediction_ids: list[str] = field(default_factory=list)
-    leaves: list[bytes] = field(default_factory=list)
-
-    def add(self, prediction_id: str, own: bytes, outcome: bytes) -> None:
-        """The next one."""
-        self.prediction_ids.append(prediction_id)
-        self.leaves += (own, outcome)
 
 
 def counted_by_model(session: Session, scores: Sequence[UncountedScore], misses: Sequence[Miss]) -> dict[str, Counted]:

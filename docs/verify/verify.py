@@ -1,0 +1,609 @@
+#!/usr/bin/env python3
+"""Checks what a competition paid, from what its report API publishes. Needs Python 3.9 or later, and requests.
+
+    python verify.py --url http://host:8000 [--checkpoint ID]
+
+Recomputes hashes, proofs, chains, the sums of snapshots, the ranking and the emission, and prints what it checked.
+Exit codes: 0 all of it holds; 1 the first lie, named; 2 the API cannot be asked.
+`coordinator-node verify` is this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+import requests
+
+DEFAULT = "default"
+WHOLE = 1_000_000_000
+TIERS = (35, 10, 10, 10, 10, 5, 5, 5, 5, 5)
+SECONDS = 60
+PAGE = 1000
+MICROSECOND = timedelta(microseconds=1)
+ENSEMBLE = "__ensemble_"
+
+
+class LieError(Exception):
+    """What is published contradicts itself; the message says what does."""
+
+
+class UnreachableError(Exception):
+    """The API did not give what is needed; the message says what to do."""
+
+
+# Canonical JSON (RFC 8785) and the Merkle tree (RFC 9162)
+
+
+def number_text(number: float) -> str:
+    """A number as ECMAScript writes the double nearest to it."""
+    text = repr(float(number))
+    if "e" not in text:
+        return "0" if text == "-0.0" else text[:-2] if text.endswith(".0") else text
+    sign = "-" if text[0] == "-" else ""
+    mantissa, exponent = text.lstrip("-").split("e")
+    digits, point = mantissa.replace(".", ""), int(exponent) + 1
+    if 0 < point <= 21:
+        return sign + digits.ljust(point, "0")
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    fraction = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{sign}{digits[0]}{fraction}e{point - 1:+d}"
+
+
+def canonical(value: Any) -> str:
+    """The value as canonical JSON."""
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: str(key).encode("utf-16-be"))
+        return "{" + ",".join(f"{canonical(key)}:{canonical(value[key])}" for key in keys) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(canonical, value)) + "]"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return number_text(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def leaf(content: bytes) -> bytes:
+    """The hash of a leaf."""
+    return hashlib.sha256(b"\x00" + content).digest()
+
+
+def leaf_of(document: Any) -> bytes:
+    """The hash of a document's leaf."""
+    return leaf(canonical(document).encode())
+
+
+def pair(left: bytes, right: bytes) -> bytes:
+    """The hash of two nodes."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def root_of(row: Sequence[bytes]) -> bytes:
+    """The root over leaves; a node without a sibling moves up as it is."""
+    if not row:
+        return hashlib.sha256().digest()
+    while len(row) > 1:
+        joined = [pair(row[i], row[i + 1]) for i in range(0, len(row) - 1, 2)]
+        row = [*joined, row[-1]] if len(row) % 2 else joined
+    return row[0]
+
+
+def climb(start: bytes, path: Iterable[Any]) -> bytes:
+    """Where the steps of a path lead."""
+    for step in path:
+        sibling = bytes.fromhex(step["hash"])
+        start = pair(sibling, start) if step["position"] == "left" else pair(start, sibling)
+    return start
+
+
+def moment(text: str) -> datetime:
+    """A time of the API."""
+    parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def stamp(text: str) -> str:
+    """A time in the one form that is hashed."""
+    return moment(text).astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+# What is downloaded
+
+
+class Api:
+    """The public endpoints of one competition."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._session = requests.Session()
+
+    def get(self, path: str, **params: Any) -> Any:
+        """The body of an answer.
+
+        Raises:
+            UnreachableError: there is none, or it is an error.
+        """
+        try:
+            answer = self._session.get(f"{self._url}/reports/{path}", params=params, timeout=SECONDS)
+            if answer.status_code != 200:
+                raise UnreachableError(f"GET {answer.url} answers {answer.status_code}: {answer.text[:200]}")
+            return answer.json()
+        except (requests.RequestException, ValueError) as error:
+            raise UnreachableError(f"{self._url} cannot be asked: {error}") from error
+
+    def evidence(self, checkpoint: str | None) -> Iterator[Any]:
+        """The pages of a checkpoint's evidence; the newest checkpoint's for None."""
+        page = self.get(f"evidence/{checkpoint or 'latest'}")
+        yield page
+        while page["next"]:
+            page = self.get(f"evidence/{page['checkpoint']['id']}", cursor=page["next"])
+            yield page
+
+    def commitments(self, after: int) -> Iterator[Any]:
+        """The chain of commitments behind a position."""
+        while True:
+            rows = self.get("merkle/commitments", after=after, limit=PAGE)
+            yield from rows
+            if len(rows) < PAGE:
+                return
+            after = rows[-1]["position"]
+
+
+# What is checked
+
+
+class Verification:
+    """The check of one checkpoint: `page` takes the pages in order, `conclude` checks what they make together."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.checkpoint: Any = None
+        self.counts: Counter[str] = Counter()
+        self.not_recomputed: list[str] = []
+        self.snapshots: list[Any] = []
+        self._cycles: list[Any] = []
+        self._open: dict[str, list[Any]] = {}
+        self._predictions: dict[str, list[Any]] = defaultdict(list)
+        self._commitments: dict[str, Any] = {}
+        self._last_cycle: Any = None
+        self._head: str | None = None
+        self._covered_roots: list[bytes] = []
+
+    def page(self, page: Any) -> None:
+        """Check what is complete with this page."""
+        if self.checkpoint is not None and page["checkpoint"] != self.checkpoint:
+            raise LieError(f"checkpoint {self.checkpoint['id']} is another on another page of its evidence")
+        self.checkpoint = page["checkpoint"]
+        for commitment in page["commitments"]:
+            self._check_commitment(commitment)
+        self._cycles += page["cycles"]
+        for cycle in page["cycles"]:
+            self._open[cycle["id"]] = []
+        for snapshot in page["snapshots"]:
+            if snapshot["cycle_id"] is None:
+                self.counts["snapshots older than the log"] += 1
+                self.snapshots.append(snapshot)
+            else:
+                self._open[snapshot["cycle_id"]].append(snapshot)
+        for one in page["predictions"]:
+            self._check_prediction(one, page["ground_truths"])
+            self._predictions[one["snapshot_id"]].append(one)
+        # The last cycle may go on in the next page.
+        while len(self._cycles) > (1 if page["next"] else 0):
+            self._close(self._cycles.pop(0))
+
+    def conclude(self) -> None:
+        """Check the checkpoint itself, once all pages are in."""
+        merkle, rules = self.checkpoint["meta"]["merkle"], self.checkpoint["meta"]["rules"]
+        reached = self._last_cycle["position"] if self._last_cycle else None
+        if self._covered_roots and reached != merkle["last_position"]:
+            raise LieError(f"the cycles end at {reached}: the checkpoint saw those up to {merkle['last_position']}")
+        self._check_root(merkle)
+        self._check_commitment_chain()
+        check_emission(self.checkpoint, rules)
+        if rules["build_emission"] != DEFAULT:
+            self.not_recomputed.append(f"the emission, which {rules['build_emission']} made; its sums are right")
+        self.not_recomputed += check_ranking(self.checkpoint, rules, self.snapshots)
+        self.not_recomputed.append(f"each score from its ground truth, which {rules['scoring_function']} does")
+
+    def _check_root(self, merkle: Any) -> None:
+        checkpoint = self.checkpoint
+        cycles_root = root_of(self._covered_roots)
+        if len(self._covered_roots) != merkle["cycle_count"] or cycles_root.hex() != merkle["cycles_root"]:
+            raise LieError(
+                f"checkpoint {checkpoint['id']}: its {merkle['cycle_count']} cycles are not the"
+                f" {len(self._covered_roots)} that are shown"
+            )
+        covered = {name: value for name, value in merkle.items() if name != "root"}
+        header = {
+            "version": 1,
+            "kind": "checkpoint",
+            "id": checkpoint["id"],
+            "period_start": stamp(checkpoint["period_start"]),
+            "period_end": stamp(checkpoint["period_end"]),
+            "created_at": stamp(checkpoint["created_at"]),
+            "entries": checkpoint["entries"],
+            "meta": {**checkpoint["meta"], "merkle": covered},
+        }
+        root = pair(leaf_of(header), cycles_root).hex()
+        if root == checkpoint["merkle_root"] == merkle["root"]:
+            return
+        raise LieError(
+            f"checkpoint {checkpoint['id']}: its period, times, emission, ranking or rules are not what its root covers"
+            f"{self._what_is_wrong()}"
+        )
+
+    def _what_is_wrong(self) -> str:
+        """What the checkpoint's own figures contradict, where they do."""
+        rules = self.checkpoint["meta"]["rules"]
+        try:
+            check_emission(self.checkpoint, rules)
+            check_ranking(self.checkpoint, rules, self.snapshots)
+        except LieError as lie:
+            return f": {lie}"
+        return ""
+
+    def _check_commitment(self, row: Any) -> None:
+        if sealed_commitment(row) != row["chained_root"]:
+            raise LieError(
+                f"commitment {row['id']}: its time, count, place or root is not what its chained root covers"
+            )
+        self._commitments[row["id"]] = row
+
+    def _check_commitment_chain(self) -> None:
+        """Every commitment that was used is in the chain that the checkpoint's last cycle names the head of."""
+        if not self._commitments:
+            return
+        waiting = {row["position"]: row for row in self._commitments.values()}
+        head = self._head
+        previous: Any = None
+        for row in self._api.commitments(min(waiting) - 1):
+            if sealed_commitment(row) != row["chained_root"] or (
+                previous
+                and (row["previous_root"], row["position"]) != (previous["chained_root"], previous["position"] + 1)
+            ):
+                raise LieError(f"commitment {row['id']} does not follow the one before it in the chain")
+            used = waiting.pop(row["position"], row)
+            if used["chained_root"] != row["chained_root"]:
+                raise LieError(f"commitment {used['id']} is not the one at its place in the chain")
+            self.counts["links of the commitments' chain"] += 1
+            if row["chained_root"] == head:
+                break
+            previous = row
+        else:
+            raise LieError("the commitments' chain does not reach the root that the checkpoint's last cycle names")
+        if waiting:
+            raise LieError(f"commitment {next(iter(waiting.values()))['id']} is later than the cycle that counts it")
+
+    def _check_prediction(self, one: Any, truths: Any) -> None:
+        row, name = one["prediction"], f"prediction {one['prediction_id']}"
+        if row is None:
+            raise LieError(f"{name} is gone, which snapshot {one['snapshot_id']} counts")
+        name = f"{name} of model {row['model_id']}"
+        own = {
+            "version": 1,
+            **{field: row[field] for field in ("id", "input_id", "model_id", "scope_key", "scope", "output")},
+            **{field: stamp(row[field]) for field in ("performed_at", "resolvable_at")},
+        }
+        hashed = leaf_of(own)
+        if hashed.hex() != one["prediction_hash"] or row["id"] != one["prediction_id"]:
+            raise LieError(f"{name}: its output, its times or its scope are not those that the log holds")
+        if outcome_leaf(one, truths).hex() != one["outcome_hash"]:
+            raise LieError(f"{name}: its score, its ground truth or its status is not the one that the log holds")
+        self.counts["predictions"] += 1
+        if row["commitment_id"] is None:
+            self.counts["scored predictions that were not committed"] += one["score"] is not None
+            return
+        self._check_committed(row, hashed, name)
+
+    def _check_committed(self, row: Any, hashed: bytes, name: str) -> None:
+        commitment = self._commitments.get(row["commitment_id"])
+        if commitment is None or climb(hashed, row["commitment_path"]).hex() != commitment["root"]:
+            raise LieError(f"{name}: it is not in the commitment {row['commitment_id']} that it names")
+        in_time = moment(commitment["committed_at"]) < moment(row["resolvable_at"])
+        if not in_time and (row["status"], row["failed_reason"]) != ("FAILED", "committed late"):
+            raise LieError(
+                f"{name}: it was committed at {commitment['committed_at']}, not before {row['resolvable_at']}"
+            )
+        self.counts["predictions committed before their outcome"] += in_time
+
+    def _close(self, cycle: Any) -> None:
+        snapshots = self._open.pop(cycle["id"])
+        if [row["position"] for row in snapshots] != list(range(cycle["snapshot_count"])):
+            raise LieError(
+                f"cycle {cycle['id']}: {len(snapshots)} of its {cycle['snapshot_count']} snapshots are shown"
+            )
+        root = root_of([self._snapshot_leaf(row, cycle) for row in snapshots]).hex()
+        if root != cycle["snapshots_root"]:
+            raise LieError(f"cycle {cycle['id']}: its snapshots do not lead to its root")
+        names = ("id", "position", "previous_cycle_id", "previous_cycle_root", "commitments_root", "snapshot_count")
+        header = {
+            "version": 1,
+            "kind": "cycle",
+            **{name: cycle[name] for name in (*names, "prediction_count")},
+            "created_at": stamp(cycle["created_at"]),
+        }
+        if pair(leaf_of(header), bytes.fromhex(root)).hex() != cycle["chained_root"]:
+            raise LieError(f"cycle {cycle['id']}: its time, counts or links are not what its chained root covers")
+        self._check_link(cycle)
+        if cycle["covered"]:
+            self._covered_roots.append(bytes.fromhex(cycle["chained_root"]))
+            self._head = cycle["commitments_root"]
+        self.snapshots += snapshots
+        self.counts["cycles"] += 1
+
+    def _check_link(self, cycle: Any) -> None:
+        last, self._last_cycle = self._last_cycle, cycle
+        if last is None:
+            return
+        if (cycle["previous_cycle_id"], cycle["previous_cycle_root"]) != (last["id"], last["chained_root"]):
+            raise LieError(f"cycle {cycle['id']} does not follow cycle {last['id']} in the chain")
+
+    def _snapshot_leaf(self, row: Any, cycle: Any) -> bytes:
+        name = f"snapshot {row['id']} of model {row['model_id']}"
+        if row["id"] is None:
+            raise LieError(f"cycle {cycle['id']}: its snapshot at place {row['position']} is gone")
+        document = {
+            "version": 1,
+            **{field: row[field] for field in ("id", "model_id", "prediction_count", "result_summary", "meta")},
+            **{field: stamp(row[field]) for field in ("period_start", "period_end", "created_at")},
+        }
+        content = hashlib.sha256(canonical(document).encode()).digest()
+        if content.hex() != row["content_hash"]:
+            raise LieError(f"{name}: its sums or its times are not those that cycle {cycle['id']} covers")
+        predictions_root = bytes.fromhex(row["predictions_root"])
+        if cycle["covered"]:
+            counted = self._predictions.pop(row["id"], [])
+            hashes = [bytes.fromhex(one[kind]) for one in counted for kind in ("prediction_hash", "outcome_hash")]
+            if root_of(hashes) != predictions_root:
+                raise LieError(f"{name}: the predictions shown are not those that it counts, or not in their order")
+            check_sums(row, counted, self.checkpoint["meta"]["rules"], name)
+        self.counts["snapshots"] += 1
+        return pair(leaf(content), predictions_root)
+
+
+def sealed_commitment(row: Any) -> str:
+    """The chained root that a commitment must have."""
+    names = ("id", "position", "previous_root", "prediction_count")
+    header = {
+        "version": 1,
+        "kind": "commitment",
+        **{name: row[name] for name in names},
+        "committed_at": stamp(row["committed_at"]),
+    }
+    return pair(leaf_of(header), bytes.fromhex(row["root"])).hex()
+
+
+def outcome_leaf(one: Any, truths: Any) -> bytes:
+    """The leaf of what became of a prediction."""
+    row, score = one["prediction"], one["score"]
+    truth = None if one["ground_truth"] is None else canonical(truths[one["ground_truth"]])
+    status = row["status"] if score is None else "SCORED" if score["success"] else "FAILED"
+    document = {
+        "version": 1,
+        "prediction_id": one["prediction_id"],
+        "status": status if status == row["status"] else f"{row['status']} instead of {status}",
+        "failed_reason": row["failed_reason"] if score is None else score["failed_reason"],
+        "result": None if score is None else score["result"] or {},
+        "scored_at": None if score is None else stamp(score["scored_at"]),
+        "ground_truth_hash": None if truth is None else hashlib.sha256(truth.encode()).hexdigest(),
+    }
+    return leaf_of(document)
+
+
+def check_sums(row: Any, counted: Sequence[Any], rules: Any, name: str) -> None:
+    """Recompute what a snapshot says of its predictions.
+
+    Raises:
+        LieError: a count or, where the engine's own means are taken, a mean is another.
+    """
+    models = {one["prediction"]["model_id"] for one in counted}
+    if models - {row["model_id"]}:
+        raise LieError(f"{name} counts predictions of model {next(iter(models - {row['model_id']}))}")
+    results = [one["score"]["result"] for one in counted if one["score"] and one["score"]["success"]]
+    if len(results) != row["prediction_count"]:
+        raise LieError(f"{name} counts {row['prediction_count']} scored predictions: there are {len(results)}")
+    missing = row["meta"].get("missing_count", 0)
+    if len(counted) - len(results) != missing:
+        raise LieError(f"{name} counts {missing} failed or absent predictions: there are {len(counted) - len(results)}")
+    if rules["aggregate_snapshot"] != DEFAULT or "error" in row["meta"]:
+        return
+    values: dict[str, list[float]] = defaultdict(list)
+    for result in results:
+        for key, value in result.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                values[key].append(float(value))
+    for key, found in values.items():
+        mean, said = math.fsum(found) / len(found), row["result_summary"].get(key)
+        if key not in rules["metrics"] and not (
+            said is not None and math.isclose(mean, said, rel_tol=1e-9, abs_tol=1e-12)
+        ):
+            raise LieError(f"{name} says {key} = {said}: the mean of its scores is {mean}")
+
+
+def check_emission(checkpoint: Any, rules: Any) -> None:
+    """Recompute the emission of the default tiers; of another strategy's, check that it sums and points to the ranking.
+
+    Raises:
+        LieError: a reward is another.
+    """
+    [emission] = checkpoint["entries"]
+    ranking, rewards = checkpoint["meta"]["ranking"], emission["cruncher_rewards"]
+    for name in ("cruncher_rewards", "compute_provider_rewards", "data_provider_rewards"):
+        total = sum(reward["reward_pct"] for reward in emission[name])
+        if emission[name] and total != WHOLE:
+            raise LieError(f"the emission's {name} sum to {total}, not to {WHOLE}")
+    unknown = [reward for reward in rewards if not 0 <= reward["cruncher_index"] < len(ranking)]
+    if unknown:
+        raise LieError(
+            f"the emission pays cruncher_index {unknown[0]['cruncher_index']}, which the ranking does not have"
+        )
+    if rules["build_emission"] != DEFAULT:
+        return
+    for index, due in enumerate(tier_rewards(len(ranking))):
+        paid = sum(reward["reward_pct"] for reward in rewards if reward["cruncher_index"] == index)
+        if paid != due:
+            raise LieError(
+                f"the emission pays {paid} to {ranking[index]['model_id']} (rank {index + 1}): the tiers give {due}"
+            )
+    for kind in ("compute_provider", "data_provider"):
+        due_to = [{"provider": rules[kind], "reward_pct": WHOLE}] if rules[kind] and ranking else []
+        if emission[f"{kind}_rewards"] != due_to:
+            raise LieError(f"the emission's {kind}_rewards are not {due_to}")
+    if emission["crunch"] != rules["crunch"]:
+        raise LieError(f"the emission is of {emission['crunch']!r}, not of {rules['crunch']!r}")
+
+
+def tier_rewards(count: int) -> list[int]:
+    """The default tiers for so many ranked models, by the largest-remainder method."""
+    if not count:
+        return []
+    tiers = [*TIERS[:count], *[0] * (count - len(TIERS))]
+    shares = [tier * count + 100 - sum(tiers) for tier in tiers]
+    quotas = [divmod(share * WHOLE, sum(shares)) for share in shares]
+    units = [whole for whole, _ in quotas]
+    largest = sorted(range(count), key=lambda index: (-quotas[index][1], index))
+    for index in largest[: WHOLE - sum(units)]:
+        units[index] += 1
+    return units
+
+
+def check_ranking(checkpoint: Any, rules: Any, snapshots: Sequence[Any]) -> list[str]:
+    """Recompute the ranking from the snapshots; returns what could not be.
+
+    Raises:
+        LieError: a model stands at another place, or was counted otherwise.
+    """
+    start, end = moment(checkpoint["period_start"]), moment(checkpoint["period_end"])
+    before = [row for row in snapshots if moment(row["period_end"]) < end]
+    counted: dict[str, list[Any]] = defaultdict(list)
+    for row in before:
+        if row["prediction_count"] > 0 and counts_in(row, start):
+            counted[row["model_id"]].append(row)
+    ranking = checkpoint["meta"]["ranking"]
+    for entry in ranking:
+        own = counted.get(entry["model_id"], [])
+        found = (sum(row["prediction_count"] for row in own), len(own))
+        if found != (entry["prediction_count"], entry["snapshot_count"]):
+            raise LieError(
+                f"the ranking says that model {entry['model_id']} had {entry['prediction_count']} scored predictions in"
+                f" {entry['snapshot_count']} snapshots: it had {found[0]} in {found[1]}"
+            )
+    if rules["leaderboard_ranker"] != DEFAULT:
+        return [f"the order of the ranking, which {rules['leaderboard_ranker']} makes"]
+    values = ranked_values(rules, before, end)
+    ties = checkpoint["meta"]["ties"]
+    sign = 1 if rules["ranking_direction"] == "asc" else -1
+    may_rank = [m for m in counted if values.get(m) is not None and not m.startswith(ENSEMBLE)]
+    due = sorted(may_rank, key=lambda m: (sign * (values[m] or 0.0), stamp(ties[m]) if ties.get(m) else "~", m))
+    for place in range(max(len(due), len(ranking))):
+        said = ranking[place]["model_id"] if place < len(ranking) else "nobody"
+        must = due[place] if place < len(due) else "nobody"
+        if said != must or ranking[place]["rank"] != place + 1:
+            raise LieError(f"rank {place + 1} is {said}: by {rules['ranking_key']} it must be {must}")
+        shown = ranking[place]["result_summary"].get(rules["ranking_key"])
+        if shown != values[must]:
+            raise LieError(f"the ranking says {rules['ranking_key']} = {shown} of model {must}: it is {values[must]}")
+    return []
+
+
+def counts_in(row: Any, start: datetime) -> bool:
+    """Whether a snapshot that ends before the period's end is of the period."""
+    late = row["meta"].get("late")
+    return moment(late["counts_in"]) == start if late else moment(row["period_end"]) >= start
+
+
+def ranked_values(rules: Any, before: Sequence[Any], end: datetime) -> dict[str, float | None]:
+    """By what each model is ranked: its mean over the window that ranks, or its newest snapshot's metric."""
+    hours = rules["windows"].get(rules["ranking_key"])
+    counting = hours or max(rules["windows"].values(), default=None)
+    weights = {model: weight for model, (_, weight, _) in window_sums(rules, before, end, counting).items()}
+    if hours is not None:
+        values = {
+            model: mean(*sums, rules["missing_score"]) for model, sums in window_sums(rules, before, end, hours).items()
+        }
+    else:
+        newest = sorted(before, key=lambda row: (moment(row["period_end"]), moment(row["created_at"]), row["id"]))
+        values = {r["model_id"]: r["result_summary"].get(rules["ranking_key"]) for r in newest if r["prediction_count"]}
+    least = rules["min_predictions"]
+    return {model: value for model, value in values.items() if not least or weights.get(model, 0) >= least}
+
+
+def window_sums(
+    rules: Any, before: Sequence[Any], end: datetime, hours: int | None
+) -> dict[str, tuple[Fraction, int, int]]:
+    """For each model the exact sum of values times their predictions, that of predictions, and that of missing ones."""
+    after = None if hours is None else end - MICROSECOND - timedelta(hours=hours)
+    sums: dict[str, tuple[Fraction, int, int]] = {}
+    for row in before:
+        if after is not None and moment(row["period_end"]) <= after:
+            continue
+        total, weight, missing = sums.get(row["model_id"], (Fraction(0), 0, 0))
+        value, count = row["result_summary"].get(rules["value_field"]), row["prediction_count"]
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            total, weight = total + Fraction(repr(value)) * count, weight + count
+        sums[row["model_id"]] = total, weight, missing + int(row["meta"].get("missing_count") or 0)
+    return sums
+
+
+def mean(total: Fraction, weight: int, missing: int, missing_score: float | None) -> float | None:
+    """The weighted mean, rounded once; None of nothing."""
+    if missing_score is not None:
+        total, weight = total + Fraction(repr(missing_score)) * missing, weight + missing
+    return float(total / weight) if weight else None
+
+
+def verify(url: str, checkpoint: str | None = None) -> Verification:
+    """Check a checkpoint, the newest one for None.
+
+    Raises:
+        LieError: what is published contradicts itself.
+        UnreachableError: the API cannot be asked.
+    """
+    api = Api(url)
+    verification = Verification(api)
+    try:
+        for page in api.evidence(checkpoint):
+            verification.page(page)
+        verification.conclude()
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise LieError(f"the evidence is not whole: {type(error).__name__}: {error}") from error
+    return verification
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check, print, and return the exit code."""
+    parser = argparse.ArgumentParser(description="Check what a competition paid, from what it publishes.")
+    parser.add_argument("--url", required=True, help="the report API, such as http://host:8000")
+    parser.add_argument("--checkpoint", metavar="ID", help="default: the newest")
+    given = parser.parse_args(arguments)
+    try:
+        done = verify(given.url, given.checkpoint)
+    except UnreachableError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except LieError as lie:
+        print(f"LIE: {lie}", file=sys.stderr)
+        return 1
+    checkpoint = done.checkpoint
+    print(f"checkpoint {checkpoint['id']}, {checkpoint['period_start']} to {checkpoint['period_end']}")
+    for what, count in sorted(done.counts.items()):
+        print(f"  {count:,} {what}")
+    models = len(checkpoint["meta"]["ranking"])
+    print("checked: hashes, proofs, both chains, the snapshots' sums, the ranking and the emission")
+    print(f"  {models:,} ranked models; root {checkpoint['merkle_root']}")
+    for what in done.not_recomputed:
+        print(f"not recomputed: {what}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
