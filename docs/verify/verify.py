@@ -189,7 +189,7 @@ class Verification:
             self._open[cycle["id"]] = []
         for snapshot in page["snapshots"]:
             if snapshot["cycle_id"] is None:
-                self.counts["snapshots older than the log"] += 1
+                self.counts["snapshots outside the log, taken as they are shown"] += 1
                 self.snapshots.append(snapshot)
             else:
                 self._open[snapshot["cycle_id"]].append(snapshot)
@@ -483,7 +483,7 @@ def check_ranking(checkpoint: Any, rules: Any, snapshots: Sequence[Any]) -> list
         LieError: a model stands at another place, or was counted otherwise.
     """
     start, end = moment(checkpoint["period_start"]), moment(checkpoint["period_end"])
-    before = [row for row in snapshots if moment(row["period_end"]) < end]
+    before = [row for row in snapshots if moment(row["period_end"]) < end and not row["superseded"]]
     counted: dict[str, list[Any]] = defaultdict(list)
     for row in before:
         if row["prediction_count"] > 0 and counts_in(row, start):

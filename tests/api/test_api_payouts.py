@@ -62,6 +62,7 @@ def test_checkpoints_newest_first(client: Client, engine: Engine) -> None:
         "created_at": "2026-03-01T12:00:00+00:00",
         "tx_hash": None,
         "submitted_at": None,
+        "merkle_root": None,
     }
     assert [row["id"] for row in client.rows("/reports/checkpoints", limit=2)] == ["c0", "c1"]
     (paid,) = client.rows("/reports/checkpoints", status="PAID")

@@ -2,8 +2,8 @@
 
 The pages walk the chain of cycles from the first one that the checkpoint's ranking looks back to, up to the newest that
 it could see. Within a cycle a snapshot comes before the predictions that it counts; these are shown for the cycles that
-the checkpoint itself covers, the others' belong to earlier checkpoints. Snapshots older than the log, which an adopted
-database may have, come first.
+the checkpoint itself covers, the others' belong to earlier checkpoints. Snapshots outside the log (older than it, or of
+scores that were made again) come first, if the checkpoint's ranking could see them.
 """
 
 from __future__ import annotations
@@ -48,13 +48,20 @@ _SNAPSHOT_COLUMNS = """
     snapshot.id, snapshot.model_id, snapshot.period_start, snapshot.period_end, snapshot.prediction_count,
     snapshot.result_summary_jsonb AS result_summary, snapshot.meta_jsonb AS meta, snapshot.created_at
 """
+# Scores that were made again before the checkpoint was stand in for those of these snapshots.
+_SUPERSEDED = """
+    EXISTS (
+        SELECT 1 FROM rescores
+        WHERE rescores.generation = snapshot.superseded_by AND rescores.created_at < :made_at)
+"""
 _SNAPSHOTS = text(
     f"""
     SELECT node.snapshot_id, node.cycle_id, node.position, node.snapshot_content_hash AS content_hash,
            counted.predictions_root,
            CASE WHEN cycle.checkpoint_id = :id THEN COALESCE(counted.prediction_ids_jsonb, '[]') ELSE '[]' END
                AS prediction_ids,
-           CASE WHEN cycle.checkpoint_id = :id THEN counted.leaves END AS leaves, {_SNAPSHOT_COLUMNS}
+           CASE WHEN cycle.checkpoint_id = :id THEN counted.leaves END AS leaves, {_SNAPSHOT_COLUMNS},
+           {_SUPERSEDED} AS superseded
     FROM merkle_nodes AS node
     JOIN merkle_cycles AS cycle ON cycle.id = node.cycle_id
     LEFT JOIN merkle_counted AS counted ON counted.snapshot_id = node.snapshot_id
@@ -63,14 +70,15 @@ _SNAPSHOTS = text(
     ORDER BY cycle.position, node.position
     """  # noqa: S608 - put together from this module's own text
 )
-_OLDER = text(
+_OUTSIDE = text(
     f"""
     SELECT snapshot.id AS snapshot_id, NULL AS cycle_id, NULL AS position, NULL AS content_hash,
            NULL AS predictions_root,
-           CAST('[]' AS jsonb) AS prediction_ids, NULL AS leaves, {_SNAPSHOT_COLUMNS}
+           CAST('[]' AS jsonb) AS prediction_ids, NULL AS leaves, {_SNAPSHOT_COLUMNS},
+           false AS superseded
     FROM snapshots AS snapshot
     WHERE period_end > :after AND period_end < :until
-      AND created_at < (SELECT min(created_at) FROM merkle_cycles WHERE position IS NOT NULL)
+      AND created_at <= :made_at AND NOT {_SUPERSEDED}
       AND NOT EXISTS (SELECT 1 FROM merkle_nodes WHERE snapshot_id = snapshot.id)
     ORDER BY snapshot.id OFFSET :offset LIMIT :limit
     """  # noqa: S608 - put together from this module's own text
@@ -100,7 +108,7 @@ _PREDICTIONS = text(
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a page begins: a cycle's position, 0 for what is older than the log, and how many items are behind."""
+    """Where a page begins: a cycle's position, 0 for what is outside the log, and how many items are behind."""
 
     position: int = 0
     offset: int = 0
@@ -145,11 +153,12 @@ def evidence_page(connection: Connection, checkpoint: Record, cursor: Cursor) ->
     page = Page(_wire(checkpoint))
     if cursor.position == 0:
         span = {"after": looks_back_to(checkpoint), "until": checkpoint["period_end"]}
-        older = fetch(connection, _OLDER, {**span, "offset": cursor.offset, "limit": ITEMS})
-        page.snapshots += [_snapshot(row) for row in older]
+        at = {"made_at": checkpoint["created_at"], "offset": cursor.offset, "limit": ITEMS}
+        outside = fetch(connection, _OUTSIDE, span | at)
+        page.snapshots += [_snapshot(row) for row in outside]
         first = connection.execute(_FIRST_POSITION, {**span, "id": checkpoint["id"]}).scalar()
         then = None if first is None else str(Cursor(first))
-        page.next = str(Cursor(0, cursor.offset + ITEMS)) if len(older) == ITEMS else then
+        page.next = str(Cursor(0, cursor.offset + ITEMS)) if len(outside) == ITEMS else then
         return page
     _add_cycles(connection, checkpoint, cursor, page)
     return page
@@ -181,7 +190,11 @@ def _add_cycles(connection: Connection, checkpoint: Record, cursor: Cursor, page
     if not chosen:
         return
     page.cycles += [_cycle(cycle) for cycle in chosen if cursor.offset == 0 or cycle is not chosen[0]]
-    values = {"id": checkpoint["id"], "cycles": [cycle["id"] for cycle in chosen]}
+    values = {
+        "id": checkpoint["id"],
+        "cycles": [cycle["id"] for cycle in chosen],
+        "made_at": checkpoint["created_at"],
+    }
     items: list[tuple[Record, int | None]] = []
     for snapshot in fetch(connection, _SNAPSHOTS, values):
         items += [(snapshot, None), *((snapshot, index) for index in range(len(snapshot["prediction_ids"])))]

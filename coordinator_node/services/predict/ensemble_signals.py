@@ -26,6 +26,7 @@ from coordinator_node.entities.json_values import reason_of
 from coordinator_node.entities.prediction import PredictionRecord
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.services.ensemble import build_ensemble_predictions, normalised_weights
+from coordinator_node.services.merkle.commitments import commit_predictions
 from coordinator_node.services.predict.lanes import Answer
 from coordinator_node.services.predict.outcomes import Outcomes
 from coordinator_node.services.tournament_predict import is_tournament
@@ -88,7 +89,8 @@ class EnsembleSignals:
     Rounds of a tournament have no ensembles: their models are asked at their own pace, and no moment is the slot's.
     """
 
-    def __init__(self, config: CrunchConfig, outcomes: Outcomes) -> None:
+    def __init__(self, config: CrunchConfig, outcomes: Outcomes, *, commits: bool = True) -> None:
+        self._commits = commits
         enabled = [] if is_tournament(config) else [e.name for e in config.ensembles if e.enabled]
         self._names = {ensemble_model_id(name): name for name in enabled}
         self._outcomes = outcomes
@@ -128,6 +130,9 @@ class EnsembleSignals:
         rows = [signal for signal in signals if signal]
         if not rows:
             return 0
+        if self._commits:
+            # One that is made only after its outcome, because its slot closed late, is committed late.
+            rows = commit_predictions(session, rows, rows[-1]["answered_at"])
         statement = insert(PredictionRow).values(rows).on_conflict_do_nothing().returning(col(PredictionRow.id))
         return len(session.connection().execute(statement).all())
 

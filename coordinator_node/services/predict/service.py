@@ -73,7 +73,7 @@ class PredictService:
         self._presence = Presence()
         self._due = DueSlots(config, settings, self._reader)
         self._outcomes = Outcomes(config, settings, clock)
-        self._signals = EnsembleSignals(config, self._outcomes)
+        self._signals = EnsembleSignals(config, self._outcomes, commits=settings.merkle_commit_predictions)
         self._writer = PredictionWriter(
             engine, clock, self._written, self._signals, commits=settings.merkle_commit_predictions
         )

@@ -56,7 +56,7 @@ class ClaimedPrediction(NamedTuple):
     output: str | None
     resolvable_at: datetime
     attempts: int
-    commitment_id: str | None
+    commitment_id: str | None = None
 
 
 def claim_due(session: Session, now: datetime, limit: int) -> list[ClaimedPrediction]:

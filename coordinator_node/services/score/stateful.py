@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,8 +22,9 @@ from coordinator_node.db.json_text import encode_json, parse_json, parse_object
 from coordinator_node.entities.json_values import UnstorableError, storable
 from coordinator_node.runtime.loop import PassResult
 from coordinator_node.services.ground_truth import Outcome
+from coordinator_node.services.merkle.commitments import COMMITTED_LATE
 from coordinator_node.services.score import service
-from coordinator_node.services.score.claim import ClaimedPrediction, GroupKey, grouped
+from coordinator_node.services.score.claim import ClaimedPrediction, GroupKey, committed_in_time, grouped
 from coordinator_node.services.score.scoring import Verdict
 from coordinator_node.services.score.service import ScoreStage, Truths
 from coordinator_node.services.score.store import (
@@ -70,7 +71,7 @@ _CLAIM = text(
     """
     SELECT own.* FROM unnest(CAST(:ids AS text[])) AS model(id) CROSS JOIN LATERAL (
         SELECT id, input_id, model_id, scope_key, CAST(inference_output_jsonb AS text), resolvable_at, attempts,
-               COALESCE(next_attempt_at <= :now, true) AS ready
+               commitment_id, COALESCE(next_attempt_at <= :now, true) AS ready
         FROM predictions WHERE model_id = model.id AND status = 'PENDING' AND resolvable_at <= :now
         ORDER BY resolvable_at, id LIMIT :each
     ) AS own
@@ -113,15 +114,17 @@ class StatefulScoreStage(ScoreStage):
         with transaction(self._engine) as session:
             states = _lock_states(session, due)
             each = max(service.BATCH // MODELS_AT_ONCE, 1)
-            claimed = _claim(session, list(states), now, each)
+            in_time, late = committed_in_time(session, _claim(session, list(states), now, each))
+            store_expiries(session, [Expiry(prediction.id, COMMITTED_LATE) for prediction in late])
+            claimed = by_model(in_time, states)
             done = self._work_on(session, claimed, states, now)
         full = len(states) == MODELS_AT_ONCE or any(len(own) == each for own in claimed.values())
         counts = {
             "scored": sum(verdict.success for verdict in done.verdicts),
-            "failed": sum(not verdict.success for verdict in done.verdicts) + len(done.expiries),
+            "failed": sum(not verdict.success for verdict in done.verdicts) + len(done.expiries) + len(late),
             "waiting": len(done.waits),
         }
-        return PassResult(counts, again=full and bool(done.verdicts or done.expiries))
+        return PassResult(counts, again=full and bool(done.verdicts or done.expiries or late))
 
     def _work_on(
         self,
@@ -189,9 +192,17 @@ def _lock_states(session: Session, model_ids: Sequence[str]) -> dict[str, State]
     return {row.model_id: parse_object(row.state) for row in rows}
 
 
-def _claim(session: Session, model_ids: Sequence[str], now: datetime, each: int) -> dict[str, list[ClaimedPrediction]]:
+def by_model(predictions: Sequence[ClaimedPrediction], model_ids: Iterable[str]) -> dict[str, list[ClaimedPrediction]]:
+    """The predictions of each of these models, in their order."""
+    found: dict[str, list[ClaimedPrediction]] = {model_id: [] for model_id in model_ids}
+    for prediction in predictions:
+        found[prediction.model_id].append(prediction)
+    return found
+
+
+def _claim(session: Session, model_ids: Sequence[str], now: datetime, each: int) -> list[ClaimedPrediction]:
     """The pending predictions of these models that are due, in order, up to the first that is put off."""
-    claimed: dict[str, list[ClaimedPrediction]] = {model_id: [] for model_id in model_ids}
+    claimed: list[ClaimedPrediction] = []
     put_off: set[str] = set()
     values = {"ids": list(model_ids), "now": now, "each": each}
     for *columns, ready in session.connection().execute(_CLAIM, values):
@@ -199,7 +210,7 @@ def _claim(session: Session, model_ids: Sequence[str], now: datetime, each: int)
         if not ready:
             put_off.add(prediction.model_id)
         if prediction.model_id not in put_off:
-            claimed[prediction.model_id].append(prediction)
+            claimed.append(prediction)
     return claimed
 
 

@@ -55,9 +55,6 @@ _COUNT_MISSES = text(
     """
 )
 
-_OWN = 7
-"""How many columns of a score come before those of its observation."""
-
 
 class UncountedScore(NamedTuple):
     """A score with what a snapshot needs of its prediction. `generation` is None for one that others wrote.
@@ -69,10 +66,10 @@ class UncountedScore(NamedTuple):
     prediction_id: str
     success: bool
     generation: int | None
-    failed_reason: str | None
-    commitment_id: str | None
-    commitment_index: int | None
     observation: Observation
+    failed_reason: str | None = None
+    commitment_id: str | None = None
+    commitment_index: int | None = None
 
     @property
     def model_id(self) -> str:
@@ -112,7 +109,9 @@ def read_uncounted(session: Session, limit: int) -> list[UncountedScore]:
     They come in the order of resolvable_at, then of the prediction's id, which is also that of every sum made of them.
     """
     rows = session.connection().execute(_SCORES, {"limit": limit})
-    scores = [UncountedScore._make((*row[:_OWN], observation_of(row[_OWN:]))) for row in rows]
+    scores = [
+        UncountedScore(row[0], row[1], row[2], row[3], observation_of(row[7:]), row[4], row[5], row[6]) for row in rows
+    ]
     return sorted(scores, key=lambda score: (score.resolvable_at, score.prediction_id))
 
 
