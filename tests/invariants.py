@@ -6,9 +6,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, Row, text
 
 from coordinator_node.entities.emission import FRAC_64_MULTIPLIER
+from coordinator_node.entities.prediction import SnapshotRecord
+from coordinator_node.merkle.canonical import canonical_hash, canonical_snapshot_hash, time_text
+from coordinator_node.merkle.documents import cycle_header, leaf, outcome_leaf, pair, prediction_leaf, sealed
+from coordinator_node.merkle.tree import root_of
 
 # Each finds the rows that break one rule.
 RULES = {
@@ -101,6 +105,8 @@ def broken_rules(engine: Engine) -> dict[str, list[Any]]:
             shares = [reward["reward_pct"] for entry in entries for reward in entry["cruncher_rewards"]]
             if shares and sum(shares) != FRAC_64_MULTIPLIER:
                 broken.setdefault("an emission sums exactly", []).append(shares)
+    if log := broken_log_rules(engine):
+        broken["the Merkle log verifies"] = log[:5]
     return broken
 
 
@@ -115,3 +121,98 @@ def check_leaderboard_is_the_naive_one(engine: Engine) -> None:
     values = [entry["score"]["metrics"]["score_recent"] for entry in entries]
     assert [entry["rank"] for entry in entries] == list(range(1, len(entries) + 1))
     assert all(a >= b for a, b in pairwise(values))
+
+
+def broken_log_rules(engine: Engine) -> list[str]:
+    """What does not hold of the Merkle log: leaves against their rows, roots against leaves, links of both chains."""
+    with engine.connect() as connection:
+        chains = {
+            "commitments": "SELECT position, previous_root, chained_root FROM merkle_commitments",
+            "cycles": "SELECT position, previous_cycle_root, chained_root FROM merkle_cycles",
+        }
+        broken = []
+        for name, query in chains.items():
+            links = connection.execute(text(f"{query} WHERE position IS NOT NULL ORDER BY position")).all()
+            expected = [None, *(link[2] for link in links)]
+            if [link[0] for link in links] != list(range(1, len(links) + 1)) or any(
+                link[1] != before for link, before in zip(links, expected, strict=False)
+            ):
+                broken.append(f"the chain of {name} has a gap")
+        for cycle in connection.execute(
+            text("SELECT * FROM merkle_cycles WHERE position IS NOT NULL ORDER BY position")
+        ):
+            broken += _broken_in_cycle(connection, cycle)
+    return broken
+
+
+def _broken_in_cycle(connection: Connection, cycle: Row[Any]) -> list[str]:
+    query = text(
+        "SELECT snapshot.id, counted.prediction_ids_jsonb AS ids, counted.leaves, node.snapshot_content_hash AS hash,"
+        " snapshot.content_hash FROM merkle_nodes node JOIN snapshots snapshot ON snapshot.id = node.snapshot_id"
+        " JOIN merkle_counted counted ON counted.snapshot_id = snapshot.id"
+        " WHERE node.cycle_id = :id AND node.level = 0 ORDER BY node.position"
+    )
+    broken, tops = [], []
+    for snapshot in connection.execute(query, {"id": cycle.id}):
+        if not snapshot.hash == snapshot.content_hash == _content_hash(connection, snapshot.id):
+            broken.append(f"snapshot {snapshot.id} is not what cycle {cycle.position} covers")
+        for index, prediction_id in enumerate(snapshot.ids):
+            stored = snapshot.leaves[64 * index : 64 * (index + 1)]
+            if _leaves_of(connection, prediction_id, snapshot.id) != stored:
+                broken.append(f"prediction {prediction_id} or its outcome is not what cycle {cycle.position} covers")
+        leaves = [snapshot.leaves[at : at + 32] for at in range(0, len(snapshot.leaves), 32)]
+        tops.append(pair(leaf(bytes.fromhex(snapshot.hash)), root_of(leaves)))
+    if root_of(tops).hex() != cycle.snapshots_root:
+        broken.append(f"the snapshots of cycle {cycle.position} do not lead to its root")
+    header = cycle_header(
+        cycle.id,
+        cycle.position,
+        cycle.previous_cycle_id,
+        cycle.previous_cycle_root,
+        cycle.commitments_root,
+        cycle.snapshot_count,
+        cycle.prediction_count,
+        cycle.created_at,
+    )
+    if sealed(header, bytes.fromhex(cycle.snapshots_root)).hex() != cycle.chained_root:
+        broken.append(f"cycle {cycle.position} is not sealed by its chained root")
+    return broken
+
+
+def _content_hash(connection: Connection, snapshot_id: str) -> str:
+    row = connection.execute(text("SELECT * FROM snapshots WHERE id = :id"), {"id": snapshot_id}).one()
+    return canonical_snapshot_hash(
+        SnapshotRecord(
+            id=row.id,
+            model_id=row.model_id,
+            period_start=row.period_start,
+            period_end=row.period_end,
+            prediction_count=row.prediction_count,
+            result_summary=row.result_summary_jsonb,
+            meta=row.meta_jsonb,
+            created_at=row.created_at,
+        )
+    )
+
+
+def _leaves_of(connection: Connection, prediction_id: str, snapshot_id: str) -> bytes:
+    """The two leaves that a prediction's rows give; its input is taken to have a scope of its own."""
+    values = {"id": prediction_id, "snapshot": snapshot_id}
+    row = connection.execute(text("SELECT * FROM predictions WHERE id = :id"), values).mappings().one()
+    found = connection.execute(
+        text("SELECT * FROM scores WHERE prediction_id = :id AND snapshot_id = :snapshot"), values
+    ).one_or_none()
+    own = prediction_leaf(row)
+    if found is None:
+        return own + outcome_leaf(prediction_id, row["status"], row["failed_reason"], None, None, None)
+    actuals = connection.execute(
+        text("SELECT actuals_jsonb FROM inputs WHERE id = :id"), {"id": row["input_id"]}
+    ).scalar_one()
+    return own + outcome_leaf(
+        prediction_id,
+        "SCORED" if found.success else "FAILED",
+        found.failed_reason,
+        found.result_jsonb,
+        canonical_hash(actuals),
+        time_text(found.scored_at),
+    )

@@ -42,7 +42,7 @@ SIGNALS = """
 def signals_of(*names: str, settings: dict[str, str] | None = None, **config: Any) -> EnsembleSignals:
     ensembles = [EnsembleConfig(name=name) for name in names or ("main",)]
     made = CrunchConfig(**{"ensembles": ensembles, **config})
-    return EnsembleSignals(made, Outcomes(made, builders.settings_of(**(settings or {})), lambda: at(1)))
+    return EnsembleSignals(made, Outcomes(made, builders.settings_of(**(settings or {})), lambda: at(1)), commits=False)
 
 
 def ensure_model(session: Session, model_id: str) -> None:
