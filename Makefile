@@ -22,7 +22,7 @@ test: setup ## run the tests; ARGS="-k name" passes arguments on
 
 lint: setup ## check style, types and layers
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/mypy && $(BIN)/mypy --strict docs/verify/verify.py
 	@$(BIN)/lint-imports
 
 bench-feed: setup ## records stored a second, beside a plain COPY
@@ -31,8 +31,9 @@ bench-feed: setup ## records stored a second, beside a plain COPY
 bench-predict: setup ## slots kept and CPU with 200 models, beside bare gRPC calls; ARGS="--hanging-pairs 10" for one that hangs
 	@$(BIN)/python tests/benchmarks/bench_predict.py $(ARGS)
 
-bench-score: setup ## predictions scored a second beside up to a million old ones, and beside the floor
+bench-score: setup ## predictions scored a second beside up to a million old ones, and beside the floor; what the Merkle log costs
 	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_score.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_commitments.py
 
 format: setup ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

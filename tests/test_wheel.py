@@ -21,7 +21,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in ("alembic", "coordinator", "coordinator_node", "packs", "scaffold"):
+    for name in ("alembic", "coordinator", "coordinator_node", "docs", "packs", "scaffold"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
@@ -49,6 +49,7 @@ def test_it_is_the_installed_one_and_brings_types_migrations_and_the_demo(instal
     assert sorted(p.name for p in (package / "_alembic" / "versions").glob("*.py"))
     assert (package / "local" / "demo_workspace" / "submissions" / "momentum" / "submission.json").exists()
     assert (package / "_templates" / "scaffold" / "node" / ".local.env.example").exists()
+    assert (package / "_verify.py").exists()
     assert (package / "_templates" / "packs" / "prediction" / "pack.toml").exists()
     assert (installed / "coordinator" / "contracts.py").exists()
 
