@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from urllib.parse import unquote
 
-from coordinator_node.config.settings import Settings
+from coordinator_node.config.settings import DEFAULT_ADMIN_PREFIXES, DEFAULT_PUBLIC_PREFIXES, Settings
 
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -26,43 +26,60 @@ class Tier(IntEnum):
     ADMIN = 2
 
 
-class AccessRules:
-    """The tier of each path, by the prefixes of the settings.
+class Prefixes:
+    """The tier of each path, by prefixes.
 
     A prefix matches whole segments; one that ends in a slash matches only what is below it. The longest matching prefix
-    decides, of equally long ones the stricter. A path is as closed as the most closed of its spellings: with slashes
-    collapsed, dots resolved, percent signs decoded.
+    decides, of equally long ones the stricter.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._read_auth = settings.api_read_auth
+    def __init__(self, public: Iterable[str], admin: Iterable[str]) -> None:
         self._prefixes = [
             (tuple(_segments(prefix)), len(prefix) > 1 and prefix.endswith("/"), tier)
-            for tier, prefixes in (
-                (Tier.PUBLIC, settings.api_public_prefixes),
-                (Tier.ADMIN, settings.api_admin_prefixes),
-            )
+            for tier, prefixes in ((Tier.PUBLIC, public), (Tier.ADMIN, admin))
             for prefix in prefixes
         ]
 
-    def needs_key(self, method: str, path: str) -> bool:
-        """Whether a request needs the key; one that may write always does."""
-        if method not in READING_METHODS:
-            return True
-        tier = self.tier(path)
-        return tier is Tier.ADMIN or (tier is Tier.READ and self._read_auth)
-
-    def tier(self, path: str) -> Tier:
-        """The strictest tier of a path's spellings."""
-        return max(self._tier(segments) for segments in _spellings(path))
-
-    def _tier(self, segments: tuple[str, ...]) -> Tier:
+    def tier(self, segments: tuple[str, ...]) -> Tier | None:
+        """The tier of a path's segments; None where no prefix matches."""
         matching = [
             (len(prefix), tier)
             for prefix, only_below, tier in self._prefixes
             if segments[: len(prefix)] == prefix and (len(segments) > len(prefix) or not only_below)
         ]
-        return max(matching)[1] if matching else Tier.READ
+        return max(matching)[1] if matching else None
+
+
+class AccessRules:
+    """The tier of each path, by the prefixes of the settings, and of each route, by those and what it declares."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._read_auth = settings.api_read_auth
+        self._prefixes = Prefixes(settings.api_public_prefixes, settings.api_admin_prefixes)
+        self._built_in = Prefixes(DEFAULT_PUBLIC_PREFIXES, DEFAULT_ADMIN_PREFIXES)
+
+    def needs_key(self, method: str, tier: Tier) -> bool:
+        """Whether a request needs the key; one that may write always does."""
+        return method not in READING_METHODS or tier is Tier.ADMIN or (tier is Tier.READ and self._read_auth)
+
+    def tier_of_path(self, path: str) -> Tier:
+        """The tier of a path, which is as closed as the most closed of its spellings.
+
+        Its spellings are those with slashes collapsed, dots resolved, percent signs decoded.
+        """
+        found = (self._prefixes.tier(segments) for segments in _spellings(path))
+        return max(Tier.READ if tier is None else tier for tier in found)
+
+    def tier_of_route(self, declared: Tier, path: str) -> Tier:
+        """The tier of a route: what the prefixes of the settings say of its path, else what it declares.
+
+        A declaration that only repeats a built-in prefix goes with it when the settings replace the built-in ones.
+        """
+        segments = tuple(_segments(path))
+        adjusted = self._prefixes.tier(segments)
+        if adjusted is not None:
+            return adjusted
+        return declared if self._built_in.tier(segments) is None else Tier.READ
 
 
 def _spellings(path: str) -> Iterator[tuple[str, ...]]:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 from starlette.middleware.cors import CORSMiddleware
 
-from coordinator_node.api.auth import AuthMiddleware, warn_if_open
+from coordinator_node.api.auth import AuthMiddleware, Door, warn_if_open
 from coordinator_node.api.context import ReportContext
 from coordinator_node.api.custom_routers import mount_custom_routers
 from coordinator_node.api.errors import install_error_answers
@@ -41,12 +41,13 @@ def create_app(
         },
     )
     app.state.context = ReportContext(settings, config, ReportDatabase(engine), DatabaseProbe(engine), clock)
+    app.state.door = Door(settings)
     for router in BUILT_IN + TOURNAMENT if is_tournament(config) else BUILT_IN:
         app.include_router(router)
     mount_custom_routers(app, settings)
     install_error_answers(app)
     warn_if_open(settings)
-    app.add_middleware(AuthMiddleware, settings=settings)
+    app.add_middleware(AuthMiddleware, door=app.state.door)
     # Outermost, so that a browser may read a refusal too.
     app.add_middleware(
         CORSMiddleware,

@@ -1,6 +1,6 @@
 """The API's door: no request passes without the key where it needs one.
 
-It stands before routing and before any body is read, so that it also covers unknown paths and custom routes.
+Every built-in route declares its tier, PUBLIC, READ or ADMIN, as a dependency; so may an operator's own.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import hmac
 from collections.abc import Iterator
 from urllib.parse import parse_qs
 
+from fastapi import Depends, HTTPException
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from coordinator_node.api.access import READING_METHODS, AccessRules
+from coordinator_node.api.access import READING_METHODS, AccessRules, Tier
 from coordinator_node.config.settings import Settings
 from coordinator_node.runtime.logging import get_logger
 
@@ -24,43 +26,91 @@ HOW = "send it as X-API-Key, as Authorization: Bearer, or as ?api_key="
 WEBSOCKET = "WEBSOCKET"
 
 
-class AuthMiddleware:
-    """Answers 401 (403 where writing is closed altogether) instead of the application."""
+class RefusedError(Exception):
+    """Why a request may not come in: the status, the sentence for its sender, the headers of the answer."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
-        self._rules = AccessRules(settings)
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+
+class Door:
+    """Who may come in, by the settings of one application."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.rules = AccessRules(settings)
         self._key = settings.api_key.get_secret_value().encode()
         self._writing_closed = not self._key and settings.network == "mainnet-beta"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer it here."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        refusal = self._refusal(scope)
-        if refusal is None:
-            await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-        else:
-            await refusal(scope, receive, send)
+    def check(self, scope: Scope, tier: Tier) -> None:
+        """Let a request to something of this tier pass.
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        Raises:
+            RefusedError: it may not.
+        """
         method = scope.get("method", WEBSOCKET)
         if self._writing_closed and method not in READING_METHODS:
-            return JSONResponse(
-                {"detail": "writing is closed: NETWORK is mainnet-beta and no API_KEY is set; set API_KEY to open it"},
-                403,
+            raise RefusedError(
+                403, "writing is closed: NETWORK is mainnet-beta and no API_KEY is set; set API_KEY to open it"
             )
-        if not self._key or not self._rules.needs_key(method, scope["path"]):
-            return None
+        if not self._key or not self.rules.needs_key(method, tier):
+            return
         given = list(_keys(scope))
         # Every key is compared, so that the time taken says nothing about which one was close.
-        if any([hmac.compare_digest(key, self._key) for key in given]):
-            return None
-        problem = f"wrong key: {HOW}" if given else f"this needs the key: {HOW}"
-        return JSONResponse({"detail": problem}, 401, {"WWW-Authenticate": "Bearer"})
+        if not any([hmac.compare_digest(key, self._key) for key in given]):
+            problem = f"wrong key: {HOW}" if given else f"this needs the key: {HOW}"
+            raise RefusedError(401, problem, {"WWW-Authenticate": "Bearer"})
+
+
+class AuthMiddleware:
+    """Answers 401 (403 where writing is closed altogether) instead of the application, by the path alone.
+
+    It stands before routing and before any body is read, so that it also covers unknown paths, pages that are no
+    endpoints, and custom routes that declare nothing.
+    """
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app = app
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer it here."""
+        try:
+            if scope["type"] != "lifespan":
+                self._door.check(scope, self._door.rules.tier_of_path(scope["path"]))
+        except RefusedError as refusal:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await JSONResponse({"detail": refusal.detail}, refusal.status, refusal.headers)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+class TierGuard:
+    """A route's tier, as a dependency of the route: `dependencies=[ADMIN]`."""
+
+    def __init__(self, tier: Tier) -> None:
+        self.tier = tier
+
+    async def __call__(self, connection: HTTPConnection) -> None:
+        """Let the request pass, or refuse it.
+
+        Raises:
+            HTTPException: it needs a key and has none that is right.
+        """
+        door: Door = connection.app.state.door
+        try:
+            door.check(connection.scope, door.rules.tier_of_route(self.tier, connection.scope["path"]))
+        except RefusedError as refusal:
+            raise HTTPException(refusal.status, refusal.detail, refusal.headers) from None
+
+
+PUBLIC = Depends(TierGuard(Tier.PUBLIC))
+READ = Depends(TierGuard(Tier.READ))
+ADMIN = Depends(TierGuard(Tier.ADMIN))
 
 
 def warn_if_open(settings: Settings) -> None:

@@ -43,7 +43,7 @@ RULES = AccessRules(settings())
 
 @pytest.mark.parametrize(("path", "tier"), TIERS.items())
 def test_default_prefixes_match_whole_segments(path: str, tier: Tier) -> None:
-    assert RULES.tier(path) is tier
+    assert RULES.tier_of_path(path) is tier
 
 
 @pytest.mark.parametrize("path", [path for path, tier in TIERS.items() if tier is Tier.ADMIN])
@@ -56,17 +56,17 @@ def test_no_spelling_of_an_admin_path_escapes_its_tier(path: str, data: st.DataO
         pieces.append(shown)
     spelled = "".join(pieces) + data.draw(st.sampled_from(["", "/", "//", "/."]))
     spelled = spelled.replace("/", data.draw(st.sampled_from(["/", "%2F", "%2f", "%252F"])))
-    assert RULES.tier(unquote(spelled)) is Tier.ADMIN
+    assert RULES.tier_of_path(unquote(spelled)) is Tier.ADMIN
 
 
 def test_a_path_is_as_closed_as_its_most_closed_spelling() -> None:
-    assert RULES.tier("/custom/../reports/leaderboard") is Tier.ADMIN
-    assert RULES.tier("/reports/leaderboard/../checkpoints/1") is Tier.ADMIN
+    assert RULES.tier_of_path("/custom/../reports/leaderboard") is Tier.ADMIN
+    assert RULES.tier_of_path("/reports/leaderboard/../checkpoints/1") is Tier.ADMIN
 
 
 def test_the_longest_prefix_decides_and_of_equal_ones_the_stricter() -> None:
     rules = AccessRules(settings(API_PUBLIC_PREFIXES="/a,/a/b/c,/same", API_ADMIN_PREFIXES="/a/b,/same"))
-    assert [rules.tier(path) for path in ("/a/x", "/a/b/x", "/a/b/c", "/same", "/healthz")] == [
+    assert [rules.tier_of_path(path) for path in ("/a/x", "/a/b/x", "/a/b/c", "/same", "/healthz")] == [
         Tier.PUBLIC,
         Tier.ADMIN,
         Tier.PUBLIC,
@@ -76,6 +76,6 @@ def test_the_longest_prefix_decides_and_of_equal_ones_the_stricter() -> None:
 
 
 def test_a_prefix_that_ends_in_a_slash_is_only_what_is_below() -> None:
-    assert RULES.tier("/reports/checkpoints/") is Tier.READ
-    assert RULES.tier("/reports/checkpoints/x") is Tier.ADMIN
-    assert AccessRules(settings(API_PUBLIC_PREFIXES="/")).tier("/anything") is Tier.PUBLIC
+    assert RULES.tier_of_path("/reports/checkpoints/") is Tier.READ
+    assert RULES.tier_of_path("/reports/checkpoints/x") is Tier.ADMIN
+    assert AccessRules(settings(API_PUBLIC_PREFIXES="/")).tier_of_path("/anything") is Tier.PUBLIC

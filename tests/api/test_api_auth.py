@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 from api_cases import KEY, NOW, Client, ClientMaker, checkpoint, report_app, running, store
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
-from coordinator_node.api.auth import warn_if_open
+from coordinator_node.api.access import Tier
+from coordinator_node.api.auth import TierGuard, warn_if_open
 from coordinator_node.config.settings import load_settings
+from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.services.tournament_predict import TournamentPredictService
 
 PUBLIC = ("/healthz", "/info", "/docs", "/openapi.json", "/reports/leaderboard", "/reports/models", "/reports/feeds")
 READ = ("/reports/predictions", "/reports/snapshots", "/reports/checkpoints", "/reports/emissions/latest", "/unknown")
 ADMIN = ("/reports/checkpoints/latest", "/reports/checkpoints/1/payload", "/tournament/x", "/reports/backfill")
+
+TOURNAMENT = CrunchConfig(predict_service_class=TournamentPredictService)
+DECLARING = """
+from fastapi import APIRouter
+from coordinator_node.api.auth import ADMIN, PUBLIC, READ
+
+router = APIRouter()
+nested = APIRouter(prefix="/mine")
+
+@nested.get("/public", dependencies=[PUBLIC])
+@nested.get("/read", dependencies=[READ])
+@nested.get("/admin", dependencies=[ADMIN])
+def mine() -> str: return "mine"
+
+router.include_router(nested)
+"""
 
 NONE: list[tuple[dict[str, str], dict[str, str]]] = [({}, {})]
 
@@ -120,6 +141,42 @@ def test_named_origins_are_the_only_ones(client_of: ClientMaker) -> None:
     assert named.headers["access-control-allow-origin"] == "https://ui.example"
     assert named.headers["access-control-allow-credentials"] == "true"
     assert "access-control-allow-origin" not in stranger.headers
+
+
+def declared_tiers(route: RouteContext) -> list[Tier]:
+    return [guard.call.tier for guard in route.dependant.dependencies if isinstance(guard.call, TierGuard)]
+
+
+def test_every_built_in_route_declares_the_tier_that_its_path_has(engine: Engine) -> None:
+    app = report_app(engine, TOURNAMENT)
+    routes = [route for route in iter_route_contexts(app.routes) if isinstance(route.original_route, APIRoute)]
+    assert len(routes) > 20
+    for route in routes:
+        assert declared_tiers(route) == [app.state.door.rules.tier_of_path(str(route.path))], route.path
+
+
+@pytest.mark.parametrize(
+    ("variables", "open_paths"),
+    [
+        ({}, {"/mine/public", "/mine/read", "/info"}),
+        ({"API_READ_AUTH": "true"}, {"/info"}),
+        ({"API_PUBLIC_PREFIXES": "/mine"}, {"/mine/public", "/mine/read", "/mine/admin", "/info"}),
+        ({"API_PUBLIC_PREFIXES": "/mine/admin", "API_READ_AUTH": "true"}, {"/mine/admin"}),
+        ({"API_ADMIN_PREFIXES": "/mine/public,/info"}, {"/mine/read", "/reports/checkpoints/latest"}),
+        (
+            {"API_PUBLIC_PREFIXES": "/reports/checkpoints/latest", "API_READ_AUTH": "true"},
+            {"/reports/checkpoints/latest"},
+        ),
+    ],
+)
+def test_the_prefixes_of_the_settings_adjust_what_routes_declare(
+    client_of: ClientMaker, tmp_path: Path, variables: dict[str, str], open_paths: set[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(DECLARING)
+    client = client_of(API_KEY=KEY, API_ROUTES_DIR=str(tmp_path), **variables)
+    paths = ["/mine/public", "/mine/read", "/mine/admin", "/info", "/reports/checkpoints/latest"]
+    assert {path for path in paths if not refused(client, "GET", path, {}, {})} == open_paths
+    assert not any(refused(client, "GET", path, {"X-API-Key": KEY}, {}) for path in paths)
 
 
 ODD_SPELLINGS = (

@@ -10,6 +10,7 @@ from typing import Annotated, Any, BinaryIO
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import StreamingResponse
 
+from coordinator_node.api.auth import ADMIN, READ
 from coordinator_node.api.context import Context
 from coordinator_node.api.errors import not_found
 from coordinator_node.api.parameters import Limit, Text
@@ -38,7 +39,7 @@ FILE: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/reports/backfill/feeds")
+@router.get("/reports/backfill/feeds", dependencies=[ADMIN])
 def backfill_feeds(context: Context) -> list[FeedSummary]:
     """The feeds whose history may be wanted: those with records, and those of the settings, by name."""
     known = {(each.source, each.subject, each.kind, each.granularity): each for each in feeds(context)}
@@ -49,7 +50,7 @@ def backfill_feeds(context: Context) -> list[FeedSummary]:
     return [known[feed] for feed in sorted(known)][:MOST_FEEDS]
 
 
-@router.post("/reports/backfill", status_code=201, responses=BUSY)
+@router.post("/reports/backfill", dependencies=[ADMIN], status_code=201, responses=BUSY)
 def order_backfill(context: Context, order: BackfillOrder) -> BackfillJob:
     """Ask for history. The feed worker fetches it; an end in the future becomes now."""
     sources = create_default_registry().providers()
@@ -66,7 +67,7 @@ def order_backfill(context: Context, order: BackfillOrder) -> BackfillJob:
     return _job(row)
 
 
-@router.get("/reports/backfill/jobs")
+@router.get("/reports/backfill/jobs", dependencies=[ADMIN])
 def backfill_jobs(context: Context, status: BackfillStatus | None = None, limit: Limit = 100) -> list[BackfillJob]:
     """Jobs, newest first."""
     with context.database.reading() as connection:
@@ -74,7 +75,7 @@ def backfill_jobs(context: Context, status: BackfillStatus | None = None, limit:
     return [_job(row) for row in rows]
 
 
-@router.get("/reports/backfill/jobs/{job_id}", responses=UNKNOWN_JOB)
+@router.get("/reports/backfill/jobs/{job_id}", dependencies=[ADMIN], responses=UNKNOWN_JOB)
 def backfill_job(context: Context, job_id: Text) -> BackfillJob:
     """One job and how far it has come."""
     with context.database.reading() as connection:
@@ -84,7 +85,7 @@ def backfill_job(context: Context, job_id: Text) -> BackfillJob:
     return _job(row)
 
 
-@router.get("/data/backfill/index")
+@router.get("/data/backfill/index", dependencies=[READ])
 def backfill_index(
     context: Context,
     source: Annotated[FeedPart | None, Query()] = None,
@@ -98,7 +99,10 @@ def backfill_index(
 
 
 @router.get(
-    "/data/backfill/{source}/{subject}/{kind}/{granularity}/{file}", response_class=StreamingResponse, responses=FILE
+    "/data/backfill/{source}/{subject}/{kind}/{granularity}/{file}",
+    dependencies=[READ],
+    response_class=StreamingResponse,
+    responses=FILE,
 )
 def backfill_file(
     context: Context, source: str, subject: str, kind: str, granularity: str, file: str

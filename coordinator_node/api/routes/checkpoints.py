@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from coordinator_node.api.auth import ADMIN, READ
 from coordinator_node.api.callers import Caller
 from coordinator_node.api.context import Context, ReportContext
 from coordinator_node.api.errors import not_found
@@ -45,7 +46,7 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 TotalPrize = Annotated[int, Query(ge=0, le=MOST_PRIZE, description="The pool, in its smallest unit.")]
 
 
-@router.get("/checkpoints")
+@router.get("/checkpoints", dependencies=[READ])
 def checkpoints(context: Context, status: CheckpointStatus | None = None, limit: Limit = 20) -> list[Checkpoint]:
     """Checkpoints, newest first by the end of their period."""
     with context.database.reading() as connection:
@@ -54,52 +55,52 @@ def checkpoints(context: Context, status: CheckpointStatus | None = None, limit:
 
 
 # The paths of the newest checkpoint stand before those with an id, which would take "latest" for one.
-@router.get("/checkpoints/latest", responses=UNKNOWN)
+@router.get("/checkpoints/latest", dependencies=[ADMIN], responses=UNKNOWN)
 def latest_checkpoint(context: Context) -> Checkpoint:
     """The checkpoint whose period ends last."""
     return _checkpoint(_latest(context))
 
 
-@router.get("/checkpoints/latest/prizes", responses={**UNKNOWN, **REFUSED})
+@router.get("/checkpoints/latest/prizes", dependencies=[ADMIN], responses={**UNKNOWN, **REFUSED})
 def latest_prizes(context: Context, total_prize: TotalPrize) -> CheckpointPrizes:
     """The pool divided by the newest emission, in rank order; the prizes sum to exactly total_prize."""
     row = _latest(context)
     return CheckpointPrizes(**_period(row), total_prize=total_prize, prizes=_prizes(row, total_prize))
 
 
-@router.get("/checkpoints/{checkpoint_id}/prizes", responses={**UNKNOWN, **REFUSED})
+@router.get("/checkpoints/{checkpoint_id}/prizes", dependencies=[ADMIN], responses={**UNKNOWN, **REFUSED})
 def checkpoint_prizes(context: Context, checkpoint_id: CheckpointId, total_prize: TotalPrize) -> list[Prize]:
     """The pool divided by a checkpoint's emission, in rank order; the prizes sum to exactly total_prize."""
     return _prizes(_by_id(context, checkpoint_id), total_prize)
 
 
-@router.get("/checkpoints/{checkpoint_id}/payload", responses=UNKNOWN)
+@router.get("/checkpoints/{checkpoint_id}/payload", dependencies=[ADMIN], responses=UNKNOWN)
 def checkpoint_payload(context: Context, checkpoint_id: CheckpointId) -> CheckpointPayload:
     """What is to be sent to the chain, with the ranking that its indexes point into."""
     row = _by_id(context, checkpoint_id)
     return CheckpointPayload(**_period(row), entries=_entries(row), meta=object_or_empty(row["meta"]))
 
 
-@router.get("/checkpoints/{checkpoint_id}/emission", responses={**UNKNOWN, **REFUSED})
+@router.get("/checkpoints/{checkpoint_id}/emission", dependencies=[ADMIN], responses={**UNKNOWN, **REFUSED})
 def checkpoint_emission(context: Context, checkpoint_id: CheckpointId) -> RetainingEmission:
     """The reward shares, in frac64: 1_000_000_000 is 100 %; `retained_pct` is the part of the pool not paid out."""
     return emission_in(_by_id(context, checkpoint_id))
 
 
-@router.get("/checkpoints/{checkpoint_id}/emission/cli-format", responses={**UNKNOWN, **REFUSED})
+@router.get("/checkpoints/{checkpoint_id}/emission/cli-format", dependencies=[ADMIN], responses={**UNKNOWN, **REFUSED})
 def checkpoint_cli_emission(context: Context, checkpoint_id: CheckpointId) -> CliEmission:
     """The reward shares as the chain's command line takes them: percentages by model and by address."""
     return CliEmission(**cli_emission(_by_id(context, checkpoint_id)))
 
 
-@router.get("/emissions/latest", responses={**UNKNOWN, **REFUSED})
+@router.get("/emissions/latest", dependencies=[READ], responses={**UNKNOWN, **REFUSED})
 def latest_emission(context: Context) -> CheckpointEmission:
     """The newest checkpoint's reward shares, in frac64: 1_000_000_000 is 100 %."""
     row = _latest(context)
     return CheckpointEmission(**_period(row), emission=emission_in(row))
 
 
-@router.post("/checkpoints/{checkpoint_id}/confirm", responses={**UNKNOWN, **REFUSED})
+@router.post("/checkpoints/{checkpoint_id}/confirm", dependencies=[ADMIN], responses={**UNKNOWN, **REFUSED})
 def confirm(context: Context, caller: Caller, checkpoint_id: CheckpointId, body: Confirmation) -> Checkpoint:
     """PENDING to SUBMITTED, with its transaction; the same transaction confirmed again changes nothing."""
     with context.database.writing() as session:
@@ -107,7 +108,7 @@ def confirm(context: Context, caller: Caller, checkpoint_id: CheckpointId, body:
     return _checkpoint(row)
 
 
-@router.patch("/checkpoints/{checkpoint_id}/status", responses={**UNKNOWN, **REFUSED})
+@router.patch("/checkpoints/{checkpoint_id}/status", dependencies=[ADMIN], responses={**UNKNOWN, **REFUSED})
 def change_status(context: Context, caller: Caller, checkpoint_id: CheckpointId, body: StatusChange) -> Checkpoint:
     """One step forward: PENDING, SUBMITTED, CLAIMABLE, PAID."""
     with context.database.writing() as session:

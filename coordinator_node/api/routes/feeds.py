@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
+from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context
 from coordinator_node.api.parameters import Limit, Text
 from coordinator_node.db.reports.feeds import feed_summaries, newest_records, record_count
 from coordinator_node.schemas.report.feeds import FeedRecordEntry, FeedSummary
 from coordinator_node.schemas.report.wire import object_or_empty
 
-router = APIRouter(prefix="/reports/feeds", tags=["feeds"])
+router = APIRouter(prefix="/reports/feeds", tags=["feeds"], dependencies=[PUBLIC])
 
 MOST_FEEDS = 1000
 

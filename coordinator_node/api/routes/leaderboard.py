@@ -8,13 +8,14 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context
 from coordinator_node.db.reports.leaderboard import newest_leaderboard, present_models, submitted_models
 from coordinator_node.entities.ensemble import is_ensemble_model
 from coordinator_node.schemas.report.competition import RESERVED, WINDOWS, LeaderboardEntry, ModelEntry
 from coordinator_node.schemas.report.wire import number_or_none, object_or_empty
 
-router = APIRouter(prefix="/reports", tags=["leaderboard"])
+router = APIRouter(prefix="/reports", tags=["leaderboard"], dependencies=[PUBLIC])
 
 MOST_ROWS = 5000
 

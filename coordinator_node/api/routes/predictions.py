@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from coordinator_node.api.auth import READ
 from coordinator_node.api.context import Context
 from coordinator_node.api.parameters import LastDays, Limit, ModelIds, SinceUntil, Text
 from coordinator_node.crunch_config import PredictionScope
@@ -16,7 +17,7 @@ from coordinator_node.db.reports.snapshots import newest_snapshots
 from coordinator_node.schemas.report.predictions import PredictionPoint, SnapshotEntry
 from coordinator_node.schemas.report.wire import number_or_none, object_or_empty
 
-router = APIRouter(prefix="/reports", tags=["predictions"])
+router = APIRouter(prefix="/reports", tags=["predictions"], dependencies=[READ])
 
 
 @router.get("/predictions")

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
+from coordinator_node.api.auth import ADMIN
 from coordinator_node.api.context import Context
 from coordinator_node.api.parameters import Text
 from coordinator_node.schemas.report.rounds import MAX_ID_CHARACTERS, Round, RoundFeatures, RoundTruth
@@ -15,7 +16,7 @@ from coordinator_node.schemas.report.wire import Problem
 from coordinator_node.services.tournament.rounds import queue_round, round_status
 from coordinator_node.services.tournament.truths import give_truth
 
-router = APIRouter(prefix="/tournament/rounds", tags=["tournament"])
+router = APIRouter(prefix="/tournament/rounds", tags=["tournament"], dependencies=[ADMIN])
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such round."}}
