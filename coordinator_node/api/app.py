@@ -10,17 +10,24 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 from starlette.middleware.cors import CORSMiddleware
 
-from coordinator_node.api.auth import AuthMiddleware, Door, warn_if_open
+from coordinator_node.api.auth import AuthMiddleware, Door, KeyMiddleware, warn_if_open
+from coordinator_node.api.body_limit import BodyLimitMiddleware
 from coordinator_node.api.context import ReportContext
 from coordinator_node.api.custom_routers import mount_custom_routers
 from coordinator_node.api.errors import install_error_answers
+from coordinator_node.api.parameters import EACH_ONCE
+from coordinator_node.api.rate_limit import RateLimitMiddleware, TokenBuckets
 from coordinator_node.api.routes import BUILT_IN, TOURNAMENT
+from coordinator_node.api.security_headers import SecurityHeadersMiddleware
 from coordinator_node.api.sessions import DatabaseProbe, ReportDatabase
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.times import utc_now
 from coordinator_node.schemas.report.wire import InputProblem, Problem
 from coordinator_node.services.tournament_predict import is_tournament
+
+# Headers of answers that a page of another origin may read.
+EXPOSED = ("ETag", "Link", "Retry-After", "WWW-Authenticate", "X-Next-Cursor")
 
 
 def create_app(
@@ -36,18 +43,33 @@ def create_app(
         version=version("coordinator-node"),
         responses={
             401: {"model": Problem, "description": "No key, or a wrong one."},
+            403: {"model": Problem, "description": "Writing is closed: no API_KEY is set on the mainnet."},
+            413: {"model": Problem, "description": "The body is too large."},
             422: {"model": InputProblem, "description": "A parameter or the body is not as it must be."},
+            429: {"model": Problem, "description": "Too many requests; Retry-After says when to try again."},
             503: {"model": Problem, "description": "The database does not answer, or not in time."},
         },
     )
     app.state.context = ReportContext(settings, config, ReportDatabase(engine), DatabaseProbe(engine), clock)
     app.state.door = Door(settings)
     for router in BUILT_IN + TOURNAMENT if is_tournament(config) else BUILT_IN:
-        app.include_router(router)
+        app.include_router(router, dependencies=[EACH_ONCE])
     mount_custom_routers(app, settings)
     install_error_answers(app)
     warn_if_open(settings)
-    app.add_middleware(AuthMiddleware, door=app.state.door)
+    _add_middleware(app, settings)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """What a request passes before it reaches a route; from the innermost to the outermost."""
+    door = app.state.door
+    app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(AuthMiddleware, door=door)
+    if settings.request_rate is not None:
+        app.add_middleware(RateLimitMiddleware, buckets=TokenBuckets(*settings.request_rate))
+    app.add_middleware(KeyMiddleware, door=door)
+    app.add_middleware(SecurityHeadersMiddleware)
     # Outermost, so that a browser may read a refusal too.
     app.add_middleware(
         CORSMiddleware,
@@ -55,5 +77,5 @@ def create_app(
         allow_credentials="*" not in settings.api_cors_origins,
         allow_methods=("*",),
         allow_headers=("*",),
+        expose_headers=EXPOSED,
     )
-    return app

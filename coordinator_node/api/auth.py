@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterator
-from urllib.parse import parse_qs
+from enum import Enum
+from urllib.parse import parse_qsl
 
 from fastapi import Depends, HTTPException
 from starlette.datastructures import Headers
@@ -24,6 +25,17 @@ log = get_logger(__name__)
 HOW = "send it as X-API-Key, as Authorization: Bearer, or as ?api_key="
 # A WebSocket may carry anything once it is open, so it counts as a method that writes.
 WEBSOCKET = "WEBSOCKET"
+PARAMETER = "api_key"
+# Where in a request's scope it is noted what was found among its keys.
+FOUND = "coordinator_node.keys"
+
+
+class Keys(Enum):
+    """What a request brings: no key, only wrong ones, or the right one."""
+
+    NONE = "none"
+    WRONG = "wrong"
+    RIGHT = "right"
 
 
 class RefusedError(Exception):
@@ -44,8 +56,22 @@ class Door:
         self._key = settings.api_key.get_secret_value().encode()
         self._writing_closed = not self._key and settings.network == "mainnet-beta"
 
+    def look_at_keys(self, scope: Scope) -> None:
+        """Compare the keys that a request brings, and note what was found; then take those of the query out of it.
+
+        Whoever builds, returns or logs the address further in, an operator's code or the server, has none to leak.
+        """
+        if not self._key:
+            scope[FOUND] = Keys.NONE
+            return
+        given = list(_keys(scope))
+        # Every key is compared, so that the time taken says nothing about which one was close.
+        right = any([hmac.compare_digest(key, self._key) for key in given])
+        scope[FOUND] = Keys.RIGHT if right else Keys.WRONG if given else Keys.NONE
+        scope["query_string"] = _without_keys(scope["query_string"])
+
     def check(self, scope: Scope, tier: Tier) -> None:
-        """Let a request to something of this tier pass.
+        """Let a request to something of this tier pass, by what was found among its keys.
 
         Raises:
             RefusedError: it may not.
@@ -55,13 +81,10 @@ class Door:
             raise RefusedError(
                 403, "writing is closed: NETWORK is mainnet-beta and no API_KEY is set; set API_KEY to open it"
             )
-        if not self._key or not self.rules.needs_key(method, tier):
+        if not self._key or scope[FOUND] is Keys.RIGHT or not self.rules.needs_key(method, tier):
             return
-        given = list(_keys(scope))
-        # Every key is compared, so that the time taken says nothing about which one was close.
-        if not any([hmac.compare_digest(key, self._key) for key in given]):
-            problem = f"wrong key: {HOW}" if given else f"this needs the key: {HOW}"
-            raise RefusedError(401, problem, {"WWW-Authenticate": "Bearer"})
+        problem = f"wrong key: {HOW}" if scope[FOUND] is Keys.WRONG else f"this needs the key: {HOW}"
+        raise RefusedError(401, problem, {"WWW-Authenticate": "Bearer"})
 
 
 class AuthMiddleware:
@@ -86,6 +109,20 @@ class AuthMiddleware:
             else:
                 await JSONResponse({"detail": refusal.detail}, refusal.status, refusal.headers)(scope, receive, send)
             return
+        await self._app(scope, receive, send)
+
+
+class KeyMiddleware:
+    """Looks at a request's keys, before anything else needs to know whose it is."""
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app = app
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Note what was found, and pass the request on without them."""
+        if scope["type"] != "lifespan":
+            self._door.look_at_keys(scope)
         await self._app(scope, receive, send)
 
 
@@ -128,5 +165,16 @@ def _keys(scope: Scope) -> Iterator[bytes]:
         scheme, _, key = value.partition(" ")
         if scheme.lower() == "bearer":
             yield key.strip().encode("latin-1")
-    for value in parse_qs(scope["query_string"].decode("latin-1")).get("api_key", []):
-        yield value.encode()
+    for name, value in _parameters(scope["query_string"]):
+        if name == PARAMETER:
+            yield value.encode("utf-8", "surrogateescape")
+
+
+def _without_keys(query: bytes) -> bytes:
+    """The query as it was spelled, without the parameters that are keys."""
+    kept = [part for part in query.split(b"&") if all(name != PARAMETER for name, _ in _parameters(part))]
+    return b"&".join(kept)
+
+
+def _parameters(query: bytes) -> list[tuple[str, str]]:
+    return parse_qsl(query.decode("utf-8", "surrogateescape"), keep_blank_values=True, errors="surrogateescape")

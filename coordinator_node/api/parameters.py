@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, Path, Query
+from fastapi import Depends, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BeforeValidator
 
+from coordinator_node.api.auth import PARAMETER
 from coordinator_node.api.context import Context
 from coordinator_node.entities.times import as_utc
 
@@ -42,6 +45,26 @@ def _instant(value: datetime) -> datetime:
         raise ValueError(f"must be from {_EARLIEST:%Y-%m-%d} to before {_LATEST:%Y-%m-%d}")
     return instant
 
+
+MAY_REPEAT = frozenset({"projectIds", PARAMETER})
+
+
+async def _each_once(request: Request) -> None:
+    """Refuse a parameter that is given twice: which of the two was meant cannot be known.
+
+    Raises:
+        RequestValidationError: names each such parameter.
+    """
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    repeated = sorted(name for name, times in given.items() if times > 1 and name not in MAY_REPEAT)
+    if repeated:
+        message = "may be given only once"
+        raise RequestValidationError(
+            [{"type": "repeated", "loc": ("query", name), "msg": message} for name in repeated]
+        )
+
+
+EACH_ONCE = Depends(_each_once)
 
 Text = Annotated[str, AfterValidator(_plain)]
 CheckpointId = Annotated[Text, Path(description="A checkpoint's id.")]

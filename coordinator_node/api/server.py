@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from coordinator_node.api.connections import PatientProtocol, allow_many_connections
 from coordinator_node.api.context import ReportContext
 
 # Less than a worker's DRAIN_SECONDS: what is cut off afterwards needs a moment too.
@@ -40,6 +42,7 @@ async def serve(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -> N
     Raises:
         RuntimeError: the application did not start.
     """
+    allow_many_connections()
     context: ReportContext = app.state.context
     server = _Server(_configuration(app, context))
     ending = asyncio.create_task(_end_when(stop, server))
@@ -56,8 +59,10 @@ def _configuration(app: FastAPI, context: ReportContext) -> uvicorn.Config:
     proxies = context.settings.api_trusted_proxies
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=PatientProtocol,
         log_config=None,
+        # At DEBUG it writes the headers of WebSockets, and with them keys.
+        log_level=max(logging.getLogger().level, logging.INFO),
         # It would write whole URLs, and with them keys.
         access_log=False,
         server_header=False,

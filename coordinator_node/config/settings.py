@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +46,10 @@ DEFAULT_PUBLIC_PREFIXES = (
 DEFAULT_ADMIN_PREFIXES = ("/reports/backfill", "/reports/checkpoints/", "/tournament", "/custom")
 
 OPTION_PREFIX = "FEED_OPT_"
+
+RATE_OFF = "off"
+_RATE = re.compile(r"([1-9]\d{0,8})(?:/(second|minute|hour))?")
+_PERIOD_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
 
 
 class Settings(BaseSettings):
@@ -124,7 +129,7 @@ class Settings(BaseSettings):
     api_routes_dir: Path = Path("api/")
     api_routes: CommaList = ()
     api_cors_origins: CommaList = ("*",)
-    api_rate_limit: str = ""
+    api_rate_limit: str = RATE_OFF
     api_trusted_proxies: CommaList = ()
 
     # Files, retention, observability
@@ -177,6 +182,22 @@ class Settings(BaseSettings):
                 raise ValueError("is no postgresql://user:password@host:port/database address") from None
         return value
 
+    @field_validator("api_key")
+    @classmethod
+    def _usable_key(cls, value: SecretStr) -> SecretStr:
+        given = value.get_secret_value()
+        if given != given.strip() or not given.isprintable():
+            # Headers lose such characters, so that the right key would never be recognised.
+            raise ValueError("must have no space at its ends and no control characters; leave it empty for no key")
+        return value
+
+    @field_validator("api_rate_limit")
+    @classmethod
+    def _usable_rate(cls, value: str) -> str:
+        if value != RATE_OFF and not _RATE.fullmatch(value):
+            raise ValueError("is neither off nor a number of requests per time, such as 600/minute or 20/second")
+        return value
+
     @field_validator("checkpoint_start")
     @classmethod
     def _aware(cls, value: datetime | None) -> datetime | None:
@@ -194,6 +215,12 @@ class Settings(BaseSettings):
             host = quote(self.postgres_host, safe="")
             return f"postgresql+psycopg://{user}@/{name}?host={host}&port={self.postgres_port}"
         return f"postgresql+psycopg://{user}@{self.postgres_host}:{self.postgres_port}/{name}"
+
+    @property
+    def request_rate(self) -> tuple[int, float] | None:
+        """How many requests one client may make in how many seconds; None without a limit."""
+        found = _RATE.fullmatch(self.api_rate_limit)
+        return (int(found[1]), _PERIOD_SECONDS[found[2] or "minute"]) if found else None
 
     @property
     def score_cycle_seconds(self) -> float:

@@ -10,11 +10,14 @@ from api_cases import KEY, NOW, Client, ClientMaker, checkpoint, report_app, run
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from coordinator_node.api.access import Tier
 from coordinator_node.api.auth import TierGuard, warn_if_open
 from coordinator_node.config.settings import load_settings
 from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.services.tournament_predict import TournamentPredictService
 
 PUBLIC = ("/healthz", "/info", "/docs", "/openapi.json", "/reports/leaderboard", "/reports/models", "/reports/feeds")
@@ -234,3 +237,61 @@ def test_the_key_is_never_logged(
     assert "on purpose" in logged
     for spelled in (KEY, secret, KEY.replace(" ", "+")):
         assert spelled not in logged
+
+
+LISTENING = """
+from fastapi import APIRouter, WebSocket
+
+router = APIRouter()
+
+@router.websocket("/custom/live")
+async def live(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.send_text(str(socket.url))
+    await socket.close()
+"""
+
+
+def test_a_websocket_needs_the_key_too_and_its_address_is_logged_without_it(
+    engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "live.py").write_text(LISTENING)
+    secret = KEY.replace(" ", "%20")
+    with (
+        caplog.at_level(logging.DEBUG),
+        running(report_app(engine, API_KEY=KEY, API_ROUTES_DIR=str(tmp_path))) as server,
+    ):
+        address = f"ws://127.0.0.1:{server.port}/custom/live?a=1"
+        for wrong in ("", "&api_key=wrong-guess"):
+            with pytest.raises(InvalidStatus, match="403"):
+                connect(address + wrong)
+        with connect(f"{address}&api_key={secret}") as socket:
+            assert socket.recv() == address
+    # The client of this test logs what it sends; what counts is what the server says.
+    said = [record.getMessage() for record in caplog.records if record.name != "websockets.client"]
+    logged = "".join(said)
+    assert "/custom/live?a=1" in logged
+    for spelled in (KEY, secret, "wrong-guess"):
+        assert spelled not in logged
+
+
+def test_what_browsers_are_told(client_of: ClientMaker) -> None:
+    client = client_of(API_KEY=KEY)
+    for path, status in (("/info", 200), ("/reports/backfill/jobs", 401), ("/nowhere", 404)):
+        answer = client.get(path)
+        assert answer.status_code == status
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cache-control"] == "no-store"
+    page = client.get("/docs").headers
+    assert page["x-content-type-options"] == "nosniff"
+    assert "content-security-policy" not in page
+
+
+@pytest.mark.parametrize("key", [" key", "key ", " ", "a\tb", "a\x00"])
+def test_a_key_that_no_header_can_carry_stops_the_worker_by_name(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="API_KEY: must have no space at its ends") as refusal:
+        load_settings({"API_KEY": key})
+    assert repr(key) not in str(refusal.value)

@@ -141,7 +141,6 @@ def test_a_round_that_there_is_not(client: Client) -> None:
         b'{"features": [{"x": "\\ud800"}]}',
         b'{"features": [{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}]}",
         b'{"features": [' + b",".join([b"{}"] * 10_001) + b"]}",
-        b'{"features": [{"x": "' + b"y" * 16 * 1024 * 1024 + b'"}]}',
     ],
     ids=lambda body: body[:40].decode(),
 )
@@ -154,7 +153,7 @@ def test_features_that_are_none(client: Client, engine: Engine, body: bytes) -> 
 
 def test_a_body_may_have_16_mib_and_not_a_byte_more(client: Client) -> None:
     body = json.dumps({"features": FEATURES}).encode().ljust(16 * 1024 * 1024)
-    assert post(client, "r1/inference", body + b" ").status_code == 422
+    assert post(client, "r1/inference", body + b" ").status_code == 413
     assert post(client, "r1/inference", body).status_code == 202
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
@@ -18,7 +18,6 @@ from coordinator_node.services.tournament.truths import give_truth
 
 router = APIRouter(prefix="/tournament/rounds", tags=["tournament"], dependencies=[ADMIN])
 
-MAX_BODY_BYTES = 16 * 1024 * 1024
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such round."}}
 EXISTS: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem, "description": "There is a round of this id, or no model is known."}
@@ -29,13 +28,7 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 
 
 async def _body(request: Request) -> bytes:
-    """The body, read only as far as it may go."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(422, f"the body is larger than {MAX_BODY_BYTES} bytes; ask in several rounds")
-    return bytes(body)
+    return await request.body()
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
