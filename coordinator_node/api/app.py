@@ -15,8 +15,11 @@ from coordinator_node.api.body_limit import BodyLimitMiddleware
 from coordinator_node.api.context import ReportContext
 from coordinator_node.api.custom_routers import mount_custom_routers
 from coordinator_node.api.errors import install_error_answers
+from coordinator_node.api.health_probe import HealthProbe
 from coordinator_node.api.parameters import EACH_ONCE
 from coordinator_node.api.rate_limit import RateLimitMiddleware, TokenBuckets
+from coordinator_node.api.readiness import HealthJudge
+from coordinator_node.api.request_metrics import RequestMetricsMiddleware
 from coordinator_node.api.routes import BUILT_IN, TOURNAMENT
 from coordinator_node.api.security_headers import SecurityHeadersMiddleware
 from coordinator_node.api.sessions import DatabaseProbe, ReportDatabase
@@ -50,7 +53,16 @@ def create_app(
             503: {"model": Problem, "description": "The database does not answer, or not in time."},
         },
     )
-    app.state.context = ReportContext(settings, config, ReportDatabase(engine), DatabaseProbe(engine), clock)
+    health = HealthProbe(engine, clock)
+    app.state.context = ReportContext(
+        settings,
+        config,
+        ReportDatabase(engine),
+        DatabaseProbe(engine),
+        clock,
+        health,
+        HealthJudge(settings, config, health.head),
+    )
     app.state.door = Door(settings)
     for router in BUILT_IN + TOURNAMENT if is_tournament(config) else BUILT_IN:
         app.include_router(router, dependencies=[EACH_ONCE])
@@ -69,6 +81,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     if settings.request_rate is not None:
         app.add_middleware(RateLimitMiddleware, buckets=TokenBuckets(*settings.request_rate))
     app.add_middleware(KeyMiddleware, door=door)
+    app.add_middleware(RequestMetricsMiddleware, routes=app)
     app.add_middleware(SecurityHeadersMiddleware)
     # Outermost, so that a browser may read a refusal too.
     app.add_middleware(

@@ -9,6 +9,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from coordinator_node.api.health_probe import HealthProbe
+from coordinator_node.api.readiness import HealthJudge
 from coordinator_node.api.sessions import DatabaseProbe, ReportDatabase
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
@@ -16,13 +18,15 @@ from coordinator_node.crunch_config import CrunchConfig
 
 @dataclass(frozen=True)
 class ReportContext:
-    """One application's settings, config, database and clock."""
+    """One application's settings, config, database and clock, and how it knows its health."""
 
     settings: Settings
     config: CrunchConfig
     database: ReportDatabase
     probe: DatabaseProbe
     clock: Callable[[], datetime]
+    health: HealthProbe
+    judge: HealthJudge
 
 
 async def _of_request(request: Request) -> ReportContext:

@@ -107,6 +107,14 @@ def _migrate(connection: Connection) -> str:
     return done
 
 
+def head_revision() -> str:
+    """The newest revision that this version knows."""
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    if head is None:
+        raise ConfigurationError(f"no migrations in {migrations_folder()}: install coordinator-node anew")
+    return head
+
+
 def predecessor_schema(scripts: ScriptDirectory | None = None) -> MetaData:
     """The tables of version 0.1.84, as the first migration states them."""
     scripts = scripts or ScriptDirectory.from_config(alembic_config())

@@ -15,6 +15,7 @@ from coordinator_node.entities.ids import new_id
 from coordinator_node.entities.json_values import reason_of
 from coordinator_node.entities.times import utc_now
 from coordinator_node.runtime.loop import PassResult
+from coordinator_node.runtime.metrics import samples
 
 BEAT_SECONDS = 2.0
 # A worker that has not beaten for so long is taken to be gone.
@@ -23,12 +24,14 @@ ALIVE_SECONDS = 15.0
 _BEAT = text(
     """
     INSERT INTO worker_heartbeats (worker_id, role, host, pid, started_at, beat_at,
-                                   last_pass_at, last_pass_jsonb, last_error, last_error_at)
+                                   last_pass_at, last_pass_jsonb, last_error, last_error_at, metrics_jsonb)
     VALUES (:worker_id, :role, :host, :pid, clock_timestamp() - make_interval(secs => :up), clock_timestamp(),
-            :last_pass_at, CAST(:last_pass AS jsonb), :last_error, :last_error_at)
+            :last_pass_at, CAST(:last_pass AS jsonb), :last_error, :last_error_at,
+            CAST(:metrics AS jsonb))
     ON CONFLICT (worker_id) DO UPDATE SET
         beat_at = excluded.beat_at, last_pass_at = excluded.last_pass_at, last_pass_jsonb = excluded.last_pass_jsonb,
-        last_error = excluded.last_error, last_error_at = excluded.last_error_at
+        last_error = excluded.last_error, last_error_at = excluded.last_error_at,
+        metrics_jsonb = excluded.metrics_jsonb
     """
 )
 _FORGET_OLD = text(
@@ -47,6 +50,8 @@ class Heartbeat:
         self._engine = engine
         self._role = role
         self.worker_id = f"{role}-{new_id()}"
+        # Whether its row holds the process's metrics too, because nobody can ask the process itself for them.
+        self.carries_metrics = True
         self._started_at = utc_now()
         self._last_pass_at: datetime | None = None
         self._last_pass: dict[str, Any] | None = None
@@ -79,6 +84,7 @@ class Heartbeat:
                     "last_pass": json.dumps(self._last_pass) if self._last_pass is not None else None,
                     "last_error": self._last_error,
                     "last_error_at": self._last_error_at,
+                    "metrics": json.dumps(samples()) if self.carries_metrics else None,
                 },
             )
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
 from typing import Any
+from wsgiref.simple_server import WSGIServer
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
@@ -21,6 +22,7 @@ from coordinator_node.runtime.heartbeat import BEAT_SECONDS, Heartbeat
 from coordinator_node.runtime.leases import RENEW_SECONDS, Lease, LeaseGroup
 from coordinator_node.runtime.logging import configure_logging, get_logger
 from coordinator_node.runtime.loop import Step, pause, run_loop, wait_for
+from coordinator_node.runtime.metrics import measured, serve_metrics
 from coordinator_node.runtime.notify import listen
 
 log = get_logger(__name__)
@@ -42,6 +44,7 @@ class Worker:
         self.wake = asyncio.Event()
         self._leases: list[Lease | LeaseGroup] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._metrics_server: WSGIServer | None = None
 
     def lease(self, name: str, wanted: Callable[[], bool] = lambda: True) -> Lease:
         """A lease that is kept from now on until the worker ends, but left to others while it is not `wanted`.
@@ -71,16 +74,18 @@ class Worker:
         interval_seconds: float,
         channels: tuple[str, ...] = (),
         wake: asyncio.Event | None = None,
+        stage: str | None = None,
     ) -> None:
         """Run passes until the worker is to stop, woken by the channels.
 
+        `stage` is what its passes are counted as, the worker's role where it is left out.
         A body that runs several loops gives each but one its own `wake`, because a loop clears its event.
         """
         wake = wake or self.wake
         if channels:
             self.background(listen(self.engine, channels, wake))
         await run_loop(
-            step,
+            measured(stage or self.role, step),
             stop=self.stop,
             wake=wake,
             interval_seconds=interval_seconds,
@@ -95,6 +100,7 @@ class Worker:
         self._install_signals()
         if not without_database:
             await self._wait_for_database()
+        self._serve_metrics()
         self.background(self._beat())
         try:
             if not self.stop.is_set():
@@ -105,6 +111,22 @@ class Worker:
         for task in self._tasks:
             if task.done() and not task.cancelled() and (failure := task.exception()):
                 raise failure
+
+    def _serve_metrics(self) -> None:
+        """Serve this worker's own figures where a port is set for them; elsewhere the heartbeat carries them."""
+        port = self.settings.worker_metrics_port
+        if port is None:
+            return
+        try:
+            self._metrics_server = serve_metrics(self.settings.report_api_host, port)
+        except OSError as error:
+            log.warning(
+                "WORKER_METRICS_PORT cannot be had; the report API shows this worker's metrics instead",
+                port=port,
+                reason=error.strerror or str(error),
+            )
+        else:
+            self.heartbeat.carries_metrics = False
 
     def _background_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception():
@@ -171,6 +193,9 @@ class Worker:
             for lease in self._leases:
                 await asyncio.to_thread(lease.release)
             await asyncio.to_thread(self.heartbeat.remove)
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.shutdown)
+            self._metrics_server.server_close()
         self.engine.dispose()
         log.info("worker ended")
 

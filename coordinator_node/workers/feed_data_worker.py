@@ -38,7 +38,7 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
         try:
             await asyncio.gather(
                 worker.loop(service.step, IDLE_SECONDS),
-                worker.loop(backfill.step, runner.IDLE_SECONDS, wake=asyncio.Event()),
+                worker.loop(backfill.step, runner.IDLE_SECONDS, wake=asyncio.Event(), stage="backfill"),
             )
         finally:
             await backfill.close()

@@ -47,11 +47,13 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
                 under_lease(leader, worker.clock, snapshots.run_once),
                 settings.score_cycle_seconds,
                 wake=asyncio.Event(),
+                stage="snapshot",
             ),
             worker.loop(
                 under_lease(stand_in, worker.clock, checkpoints.run_once),
                 CHECKPOINT_POLL_SECONDS,
                 wake=asyncio.Event(),
+                stage="checkpoint",
             ),
         )
 

@@ -24,7 +24,11 @@ class LeaseRow(SQLModel, table=True):
 
 
 class WorkerHeartbeatRow(SQLModel, table=True):
-    """One running worker: when it last beat, what its last pass did, and its last error."""
+    """One running worker: when it last beat, what its last pass did, and its last error.
+
+    `metrics_jsonb` is what it counts for Prometheus, as `runtime/metrics.py: samples` gives it; NULL where it serves
+    that itself.
+    """
 
     __tablename__ = "worker_heartbeats"
 
@@ -38,6 +42,7 @@ class WorkerHeartbeatRow(SQLModel, table=True):
     last_pass_jsonb: dict[str, Any] | None = Field(default=None, sa_column=jsonb())
     last_error: str | None = Field(default=None, sa_column=text(null=True))
     last_error_at: datetime | None = Field(default=None, sa_column=timestamp(null=True))
+    metrics_jsonb: dict[str, Any] | None = Field(default=None, sa_column=jsonb())
 
 
 class EngineStateRow(SQLModel, table=True):

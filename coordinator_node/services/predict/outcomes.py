@@ -11,6 +11,7 @@ from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.entities.json_values import reason_of, storable_text
 from coordinator_node.entities.prediction import PredictionStatus
+from coordinator_node.runtime.metrics import count_failure
 from coordinator_node.services.predict.answers import RefusedAnswerError, output_validator, read_answer
 from coordinator_node.services.predict.lanes import Answer
 
@@ -46,6 +47,8 @@ class Outcomes:
                 error = str(refused)
             except RAISED_BY_CALLABLES as broken:  # an operator's type, or a stranger's frame, may raise anything
                 error = f"the answer could not be read: {reason_of(broken)}"
+        if error:
+            count_failure("predict", error)
         return {
             "status": (PredictionStatus.FAILED if error else PredictionStatus.PENDING).value,
             "exec_time_ms": answer.exec_time_ms,
