@@ -16,6 +16,7 @@ from coordinator_node.api.context import ReportContext
 from coordinator_node.api.custom_routers import mount_custom_routers
 from coordinator_node.api.errors import install_error_answers
 from coordinator_node.api.health_probe import HealthProbe
+from coordinator_node.api.live import LiveHub
 from coordinator_node.api.parameters import EACH_ONCE
 from coordinator_node.api.rate_limit import RateLimitMiddleware, TokenBuckets
 from coordinator_node.api.readiness import HealthJudge
@@ -54,6 +55,7 @@ def create_app(
         },
     )
     health = HealthProbe(engine, clock)
+    judge = HealthJudge(settings, config, health.head)
     app.state.context = ReportContext(
         settings,
         config,
@@ -61,7 +63,8 @@ def create_app(
         DatabaseProbe(engine),
         clock,
         health,
-        HealthJudge(settings, config, health.head),
+        judge,
+        LiveHub(engine, judge, clock),
     )
     app.state.door = Door(settings)
     for router in BUILT_IN + TOURNAMENT if is_tournament(config) else BUILT_IN:

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from coordinator_node.api.health_probe import HealthProbe
+from coordinator_node.api.live import LiveHub
 from coordinator_node.api.readiness import HealthJudge
 from coordinator_node.api.sessions import DatabaseProbe, ReportDatabase
 from coordinator_node.config.settings import Settings
@@ -27,6 +28,7 @@ class ReportContext:
     clock: Callable[[], datetime]
     health: HealthProbe
     judge: HealthJudge
+    live: LiveHub
 
 
 async def _of_request(request: Request) -> ReportContext:

@@ -49,7 +49,7 @@ class HealthJudge:
                 "schema_revision": facts and facts.revision,
                 "schema_head": self._head,
                 "workers": [_worker(worker) for worker in facts.workers] if facts else [],
-                "feeds": [self._feed(feed, now) for feed in facts.feeds] if facts else [],
+                "feeds": [self.feed(feed, now) for feed in facts.feeds] if facts else [],
                 "backlog": _backlog(facts, now),
             }
         )
@@ -69,6 +69,8 @@ class HealthJudge:
         current = facts.revision == self._head
         yield _gauge("coordinator_schema_current", "Whether the schema is at this version's revision.", current)
         if current:
+            late = len(self._feed_reasons(facts, now)) if self._needs_feed else 0
+            yield GaugeMetricFamily("coordinator_feeds_late", "Feeds of the settings that are late.", value=late)
             yield from self._stage_metrics(facts, now)
             yield _beats(facts)
             yield _watermarks(facts, now)
@@ -128,7 +130,7 @@ class HealthJudge:
         return reasons
 
     def _feed_reasons(self, facts: Facts, now: datetime) -> list[str]:
-        ours = {feed.subject: self._feed(feed, now) for feed in facts.feeds if self._is_ours(feed)}
+        ours = {feed.subject: self.feed(feed, now) for feed in facts.feeds if self._is_ours(feed)}
         reasons = []
         for subject in self._settings.feed_subjects:
             feed = ours.get(subject)
@@ -144,7 +146,8 @@ class HealthJudge:
         ours = (s.feed_source, s.feed_kind, s.feed_granularity)
         return (feed.source, feed.kind, feed.granularity) == ours and feed.subject in s.feed_subjects
 
-    def _feed(self, feed: FeedFact, now: datetime) -> FeedHealth:
+    def feed(self, feed: FeedFact, now: datetime) -> FeedHealth:
+        """How far a feed has come, and whether that is too little."""
         age = None if feed.watermark_ts is None else _age(feed.watermark_ts, now)
         allowed = FEED_LATE_SECONDS + 2 * GRANULARITY_SECONDS.get(feed.granularity, 0)
         late = (age is None or age > allowed) if self._is_ours(feed) else None

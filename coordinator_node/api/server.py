@@ -45,7 +45,7 @@ async def serve(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -> N
     allow_many_connections()
     context: ReportContext = app.state.context
     server = _Server(_configuration(app, context))
-    ending = asyncio.create_task(_end_when(stop, server))
+    ending = asyncio.create_task(_end_when(stop, server, context))
     try:
         await server.serve(sockets=[listener])
     except SystemExit:
@@ -80,6 +80,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _end_when(stop: asyncio.Event, server: uvicorn.Server) -> None:
+async def _end_when(stop: asyncio.Event, server: uvicorn.Server, context: ReportContext) -> None:
     await stop.wait()
+    # Streams have no end of their own, so the server would wait for them.
+    context.live.close()
     server.should_exit = True

@@ -18,6 +18,7 @@ FEED_RECORDS = "coordinator_feed_records"
 PREDICTIONS = "coordinator_predictions"
 SCORES = "coordinator_scores"
 SNAPSHOTS = "coordinator_snapshots"
+CHECKPOINTS = "coordinator_checkpoints"
 ROUNDS = "coordinator_rounds"
 
 RECONNECT_SECONDS = 1.0

@@ -23,6 +23,7 @@ from coordinator_node.entities.ids import new_id
 from coordinator_node.entities.json_values import reason_of, storable
 from coordinator_node.entities.prediction import CheckpointStatus
 from coordinator_node.runtime.loop import PassResult
+from coordinator_node.runtime.notify import CHECKPOINTS, notify
 from coordinator_node.services.checkpoint_periods import OpenPeriod, close_boundary, open_period, store_anchor
 from coordinator_node.services.merkle.checkpoints import seal_checkpoint
 from coordinator_node.services.ranking import Ranking, RankingError, Standing
@@ -130,6 +131,8 @@ class CheckpointStage:
         with transaction(self._engine, fence) as session:
             while made < PERIODS_AT_ONCE and self._work_on_next(session, now, first=made == 0):
                 made += 1
+            if made:
+                notify(session, CHECKPOINTS)
         return PassResult({"checkpoints": made}, again=made > 0)
 
     def _work_on_next(self, session: Session, now: datetime, *, first: bool) -> bool:

@@ -17,6 +17,7 @@ from coordinator_node.db.tables import CheckpointRow
 from coordinator_node.entities.emission import FRAC_64_MULTIPLIER, allocate_exactly
 from coordinator_node.entities.moves import IllegalMoveError, check_move
 from coordinator_node.entities.prediction import CHECKPOINT_MOVES, CheckpointStatus, RetainingEmission
+from coordinator_node.runtime.notify import CHECKPOINTS, notify
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EMISSION: TypeAdapter[RetainingEmission] = TypeAdapter(RetainingEmission)
@@ -161,7 +162,10 @@ def _move(
         .values(status=target.value, **values)
         .returning(col(row.id))
     )
-    return session.connection().execute(move).first() is not None
+    moved = session.connection().execute(move).first() is not None
+    if moved:
+        notify(session, CHECKPOINTS)
+    return moved
 
 
 def _found(session: Session, checkpoint_id: str) -> Record:

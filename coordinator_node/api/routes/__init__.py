@@ -8,6 +8,7 @@ from coordinator_node.api.routes import (
     feeds,
     health,
     leaderboard,
+    live,
     merkle,
     predictions,
     tournament,
@@ -21,6 +22,7 @@ BUILT_IN: tuple[APIRouter, ...] = (
     checkpoints.router,
     merkle.router,
     backfill.router,
+    live.router,
 )
 TOURNAMENT: tuple[APIRouter, ...] = (tournament.router,)
 

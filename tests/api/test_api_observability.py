@@ -1,0 +1,99 @@
+"""The dashboard and the alert rules name what the engine really exposes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_cases import NOW, ClientMaker, store
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine
+
+from coordinator_node.db.tables import FeedIngestionStateRow, LeaderboardRow
+from coordinator_node.runtime.heartbeat import Heartbeat
+from coordinator_node.runtime.loop import PassResult
+from coordinator_node.runtime.metrics import count_failure, measured
+
+FOLDER = Path(__file__).parents[2] / "deployment" / "observability"
+DASHBOARD: dict[str, Any] = json.loads((FOLDER / "grafana-dashboard.json").read_text())
+RULES = (FOLDER / "alerts.yml").read_text()
+NAME = re.compile(r"coordinator_[a-z_]+")
+STAGES = {"feed", "predict", "score", "snapshot", "checkpoint", "backfill", "leaderboard"}
+
+
+def dashboard_expressions() -> list[str]:
+    return [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+
+
+def alert_expressions() -> list[str]:
+    """One of each rule; an expression may go on over lines that are indented deeper."""
+    return re.findall(r"^        expr: (.+?)^        \w", RULES, re.DOTALL | re.MULTILINE)
+
+
+def expressions() -> Iterator[str]:
+    yield from dashboard_expressions()
+    yield from alert_expressions()
+
+
+async def worked() -> PassResult:
+    return PassResult({"predictions": 1})
+
+
+@pytest.fixture
+def exposed(client_of: ClientMaker, engine: Engine) -> set[str]:
+    """The name of every sample of an engine in which everything has happened once."""
+    asyncio.run(measured("predict", worked)())
+    count_failure("predict", "timeout")
+    Heartbeat(engine, "score").beat()
+    feed = {"source": "simulated", "subject": "BTC", "kind": "tick", "granularity": "1s"}
+    store(engine, FeedIngestionStateRow(**feed, last_event_ts=NOW, updated_at=NOW), LeaderboardRow(created_at=NOW))
+    client = client_of(FEED_SOURCE="simulated")
+    client.get("/info")
+    text = client.get("/metrics").text
+    return {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+
+
+def test_every_metric_that_is_named_exists(exposed: set[str]) -> None:
+    named = {name for expression in expressions() for name in NAME.findall(expression)}
+    assert len(named) > 10
+    assert named <= exposed
+    unseen = {name for name in exposed if name not in named and not name.endswith(("_sum", "_count"))}
+    assert not unseen, "nobody looks at these"
+
+
+def test_every_stage_that_is_named_exists() -> None:
+    named = {stage for expression in expressions() for stage in re.findall(r'stage="(\w+)"', expression)}
+    assert named
+    assert named <= STAGES
+
+
+def test_expressions_are_whole() -> None:
+    for expression in expressions():
+        for opening, closing in ("()", "{}", "[]"):
+            assert expression.count(opening) == expression.count(closing), expression
+
+
+def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
+    blocks = RULES.split("      - alert: ")[1:]
+    names = [block.splitlines()[0] for block in blocks]
+    assert len(set(names)) == len(names) == len(alert_expressions()) > 10
+    for block in blocks:
+        for wanted in ("expr: ", "for: ", "severity: ", "summary: ", "action: "):
+            assert block.count(wanted) == 1, block
+
+
+def test_every_panel_has_a_place_and_a_title_of_its_own() -> None:
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken, panel["title"]
+        taken |= cells
