@@ -20,7 +20,18 @@ from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.services.tournament_predict import TournamentPredictService
 
-PUBLIC = ("/healthz", "/info", "/docs", "/openapi.json", "/reports/leaderboard", "/reports/models", "/reports/feeds")
+PUBLIC = (
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/info",
+    "/docs",
+    "/redoc",
+    "/openapi.json",
+    "/reports/leaderboard",
+    "/reports/models",
+    "/reports/feeds",
+)
 READ = ("/reports/predictions", "/reports/snapshots", "/reports/checkpoints", "/reports/emissions/latest", "/unknown")
 ADMIN = ("/reports/checkpoints/latest", "/reports/checkpoints/1/payload", "/tournament/x", "/reports/backfill")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, PlainSerializer, WithJsonSchema
 
 from coordinator_node.entities.times import as_utc
 
@@ -30,6 +30,8 @@ UtcTime = Annotated[
 
 NaiveUtcTime = Annotated[
     datetime,
+    # For who reads an answer: in Python the instant is aware again.
+    AfterValidator(as_utc),
     PlainSerializer(_without_offset, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["2026-01-31T12:00:00"]}),
 ]
