@@ -56,6 +56,11 @@ class Door:
         self._key = settings.api_key.get_secret_value().encode()
         self._writing_closed = not self._key and settings.network == "mainnet-beta"
 
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a key to hold."""
+        return bool(self._key)
+
     def look_at_keys(self, scope: Scope) -> None:
         """Compare the keys that a request brings, and note what was found; then take those of the query out of it.
 

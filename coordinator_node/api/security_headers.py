@@ -5,6 +5,8 @@ from __future__ import annotations
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coordinator_node.api.auth import FOUND, Keys
+
 ALWAYS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 # Pages need scripts, and an operator's own may be meant to be shown inside the web app.
 UNLESS_A_PAGE = {
@@ -28,8 +30,18 @@ class SecurityHeadersMiddleware:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 page = headers.get("content-type", "").startswith("text/html")
+                if scope.get(FOUND) is Keys.RIGHT and "cache-control" in headers:
+                    headers["Cache-Control"] = _for_one_alone(headers["cache-control"])
                 for name, value in (ALWAYS if page else ALWAYS | UNLESS_A_PAGE).items():
                     headers.setdefault(name, value)
             await send(message)
 
         await self._app(scope, receive, sending)
+
+
+def _for_one_alone(caching: str) -> str:
+    """The same, but no cache that others share may keep what a key was shown for."""
+    directives = [each.strip() for each in caching.split(",")]
+    shared = ("public", "s-maxage", "private")
+    kept = [each for each in directives if each and each.lower().partition("=")[0] not in shared]
+    return ", ".join(["private", *kept])

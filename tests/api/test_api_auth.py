@@ -306,3 +306,40 @@ def test_a_key_that_no_header_can_carry_stops_the_worker_by_name(key: str) -> No
     with pytest.raises(ConfigurationError, match="API_KEY: must have no space at its ends") as refusal:
         load_settings({"API_KEY": key})
     assert repr(key) not in str(refusal.value)
+
+
+def needs_key(client: Client) -> set[str]:
+    """The operations that the page says need a key."""
+    page = client.rows("/openapi.json")
+    found = {
+        f"{method} {path}"
+        for path, operations in page["paths"].items()
+        for method, operation in operations.items()
+        if "security" in operation
+    }
+    assert bool(found) == ("securitySchemes" in page["components"])
+    return found
+
+
+def test_the_page_says_what_needs_the_key_here(client_of: ClientMaker, tmp_path: Path) -> None:
+    assert needs_key(client_of()) == set()
+    closed = needs_key(client_of(API_KEY=KEY))
+    assert {"post /reports/backfill", "get /reports/checkpoints/latest"} <= closed
+    assert not {"get /reports/leaderboard", "get /reports/predictions", "get /reports/checkpoints"} & closed
+    (tmp_path / "mine.py").write_text(DECLARING)
+    strict = needs_key(
+        client_of(API_KEY=KEY, API_READ_AUTH="true", API_ADMIN_PREFIXES="/info", API_ROUTES_DIR=str(tmp_path))
+    )
+    assert {"get /info", "get /mine/admin", "get /mine/read", "get /reports/predictions"} <= strict
+    assert not {"get /healthz", "get /reports/leaderboard"} & strict
+
+
+def test_what_a_key_was_shown_for_is_kept_by_no_shared_cache(client_of: ClientMaker, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from fastapi import APIRouter, Response\nrouter = APIRouter()\n"
+        "@router.get('/mine')\n"
+        "def mine(): return Response('x', headers={'Cache-Control': 'public, max-age=5, S-MaxAge=60'})\n"
+    )
+    client = client_of(API_KEY=KEY, API_ROUTES_DIR=str(tmp_path))
+    assert client.get("/mine").headers["cache-control"] == "public, max-age=5, S-MaxAge=60"
+    assert client.get("/mine", api_key=KEY).headers["cache-control"] == "private, max-age=5"
