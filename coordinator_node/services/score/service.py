@@ -6,7 +6,6 @@ Any number of workers may run it. A pass that ends before its commit leaves noth
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +19,6 @@ from coordinator_node.db.engine import transaction
 from coordinator_node.db.json_text import parse_json
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.runtime.loop import PassResult
-from coordinator_node.runtime.metrics import count_failure
 from coordinator_node.services.ground_truth import GroundTruths, Outcome
 from coordinator_node.services.merkle.commitments import COMMITTED_LATE
 from coordinator_node.services.score.claim import (
@@ -97,9 +95,6 @@ class ScoreStage:
         store_scores(session, verdicts.values(), now)
         store_waits(session, waits)
         store_expiries(session, expiries)
-        failed = [verdict.failed_reason or "" for verdict in verdicts.values() if not verdict.success]
-        for reason, rows in Counter([*failed, *(expiry.reason for expiry in expiries)]).items():
-            count_failure("score", reason, rows)
         scored_count = sum(verdict.success for verdict in verdicts.values())
         return {
             "scored": scored_count,

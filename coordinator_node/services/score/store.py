@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from coordinator_node.entities.ids import new_ids
 from coordinator_node.entities.moves import check_move
 from coordinator_node.entities.prediction import PREDICTION_MOVES, PredictionStatus, SnapshotState
 from coordinator_node.merkle.canonical import time_text
+from coordinator_node.runtime.metrics import count_failure
 from coordinator_node.services.generations import LIVE_GENERATION
 from coordinator_node.services.score.claim import GroupKey
 from coordinator_node.services.score.scoring import Verdict
@@ -139,6 +141,7 @@ def store_scores(session: Session, verdicts: Collection[Verdict], now: datetime)
     moved += _move_failed(session, [verdict for verdict in verdicts if not verdict.success])
     if moved != len(verdicts):
         raise RuntimeError(f"{len(verdicts)} predictions were claimed and only {moved} of them are still there")
+    _count_failures(verdict.failed_reason or "" for verdict in verdicts if not verdict.success)
 
 
 def _move_scored(session: Session, ids: list[str]) -> int:
@@ -171,7 +174,7 @@ def store_waits(session: Session, waits: Sequence[Wait]) -> None:
 
 
 def store_expiries(session: Session, expiries: Sequence[Expiry]) -> None:
-    """End predictions whose ground truth did not come in time; they have no score."""
+    """End predictions whose ground truth did not come in time, or that may not be scored; they have no score."""
     if expiries:
         values = {
             "ids": [expiry.prediction_id for expiry in expiries],
@@ -179,6 +182,12 @@ def store_expiries(session: Session, expiries: Sequence[Expiry]) -> None:
             "status": _moved(PredictionStatus.FAILED).value,
         }
         session.connection().execute(_EXPIRE, values)
+        _count_failures(expiry.reason for expiry in expiries)
+
+
+def _count_failures(reasons: Iterable[str]) -> None:
+    for reason, rows in Counter(reasons).items():
+        count_failure("score", reason, rows)
 
 
 def actuals_key(group: GroupKey) -> str:
