@@ -211,6 +211,12 @@ class Verification:
         check_emission(self.checkpoint, rules)
         if rules["build_emission"] != DEFAULT:
             self.not_recomputed.append(f"the emission, which {rules['build_emission']} made; its sums are right")
+        if rules["aggregate_snapshot"] != DEFAULT:
+            self.not_recomputed.append(
+                f"the snapshots' sums, which {rules['aggregate_snapshot']} makes; counts are right"
+            )
+        if rules["metrics"]:
+            self.not_recomputed.append(f"the metrics {', '.join(rules['metrics'])}")
         self.not_recomputed += check_ranking(self.checkpoint, rules, self.snapshots)
         self.not_recomputed.append(f"each score from its ground truth, which {rules['scoring_function']} does")
 

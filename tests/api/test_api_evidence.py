@@ -20,6 +20,7 @@ from sqlalchemy import Engine, text
 import coordinator_node
 from coordinator_node.db.engine import make_engine
 from coordinator_node.db.reports import evidence
+from coordinator_node.entities.emission import FRAC_64_MULTIPLIER, emission_of
 from coordinator_node.merkle import verify_proof
 from coordinator_node.merkle.canonical import canonical_bytes
 from coordinator_node.merkle.tree import ProofStep, leaf_hash
@@ -365,3 +366,28 @@ def test_a_checkpoint_without_cycles_has_a_root(engine: Engine, capsys: pytest.C
     with running(report_app(engine)) as server:
         assert verify.main(["--url", f"http://127.0.0.1:{server.port}"]) == 0
     assert "0 ranked models" in capsys.readouterr().out
+
+
+def highest(results: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"value": max(result["value"] for result in results)}
+
+
+def all_to_the_first(ranked_entries: list[Any], crunch_pubkey: str, *providers: str | None) -> Any:
+    return emission_of([FRAC_64_MULTIPLIER, *[0] * (len(ranked_entries) - 1)], crunch_pubkey)
+
+
+def test_what_custom_code_made_is_said_not_to_be_recomputed(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    competition = Competition(engine, aggregate_snapshot=highest, build_emission=all_to_the_first, metrics=["ic"])
+    competition.run()
+    with running(report_app(engine)) as server:
+        assert verify.main(["--url", f"http://127.0.0.1:{server.port}"]) == 0
+        said = capsys.readouterr().out
+        changed_twice = (
+            "UPDATE checkpoints SET entries_jsonb = jsonb_set(jsonb_set(entries_jsonb,"
+            " '{0,cruncher_rewards,0,reward_pct}', '999999999'), '{0,cruncher_rewards,1,reward_pct}', '1')"
+        )
+        with changed(engine, changed_twice):
+            assert verify.main(["--url", f"http://127.0.0.1:{server.port}"]) == 1
+    for made in ("the emission, which .*:all_to_the_first made", "sums, which .*:highest makes", "the metrics ic"):
+        assert re.search(f"not recomputed: .*{made}", said), said
+    assert "its period, times, emission" in capsys.readouterr().err
