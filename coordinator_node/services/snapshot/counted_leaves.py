@@ -5,7 +5,8 @@ A prediction's own hash is the one that it was committed with. Where it was not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -45,7 +46,7 @@ def counted_by_model(session: Session, scores: Sequence[UncountedScore], misses:
     committed = _committed(session, scores, rows.values())
     truths = _TruthHashes(session, {score.observation.input_id for score in scores})
     times: dict[datetime, str] = {}
-    by_model: dict[str, Counted] = {}
+    by_model: defaultdict[str, Counted] = defaultdict(Counted)
     for score in scores:
         scored_at = score.observation.scored_at
         if scored_at not in times:
@@ -58,14 +59,14 @@ def counted_by_model(session: Session, scores: Sequence[UncountedScore], misses:
             truths.of(score),
             times[scored_at],
         )
-        own = committed.get((score.commitment_id, score.commitment_index))
+        own = _leaf_in(committed, score.commitment_id, score.commitment_index)
         own = own or prediction_leaf(rows[score.prediction_id])
-        by_model.setdefault(score.model_id, Counted()).add(score.prediction_id, own, outcome)
+        by_model[score.model_id].add(score.prediction_id, own, outcome)
     for miss in misses:
         row = rows[miss.prediction_id]
-        own = committed.get((row["commitment_id"], row["commitment_index"])) or prediction_leaf(row)
+        own = _leaf_in(committed, row["commitment_id"], row["commitment_index"]) or prediction_leaf(row)
         outcome = outcome_leaf(miss.prediction_id, miss.status.value, row["failed_reason"], None, None, None)
-        by_model.setdefault(miss.model_id, Counted()).add(miss.prediction_id, own, outcome)
+        by_model[miss.model_id].add(miss.prediction_id, own, outcome)
     return by_model
 
 
@@ -96,14 +97,15 @@ def _rows(session: Session, uncommitted: list[str], misses: Sequence[Miss]) -> d
     return {row["id"]: dict(row) for row in found}
 
 
-def _committed(
-    session: Session, scores: Sequence[UncountedScore], rows: Iterable[dict[str, Any]]
-) -> dict[tuple[str | None, int | None], bytes]:
-    """The committed leaves, by commitment and index."""
+def _committed(session: Session, scores: Sequence[UncountedScore], rows: Iterable[dict[str, Any]]) -> dict[str, bytes]:
+    """The leaves of the commitments that these predictions name, by commitment."""
     ids = {score.commitment_id for score in scores} | {row["commitment_id"] for row in rows}
     found = session.connection().execute(_COMMITMENTS, {"ids": [one for one in ids if one]}).all() if ids else []
-    return {
-        (row.id, index): bytes(row.leaves[HASH_BYTES * index : HASH_BYTES * (index + 1)])
-        for row in found
-        for index in range(len(row.leaves) // HASH_BYTES)
-    }
+    return {row.id: bytes(row.leaves) for row in found}
+
+
+def _leaf_in(committed: Mapping[str, bytes], commitment_id: str | None, index: int | None) -> bytes | None:
+    """The leaf that a prediction was committed with; None where it was not."""
+    if commitment_id is None or index is None:
+        return None
+    return committed[commitment_id][HASH_BYTES * index : HASH_BYTES * (index + 1)]
