@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from coordinator_node.db.reports import predictions
-from coordinator_node.db.reports.predictions import MOST_POINTS, MOST_ROWS, bucket_width
+from coordinator_node.db.reports import predictions, widths
+from coordinator_node.db.reports.widths import MOST_POINTS, MOST_ROWS, bucket_width
 
 SECOND = timedelta(seconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -120,8 +120,10 @@ def naive_buckets(rows: list[dict[str, Any]], width: timedelta) -> dict[tuple[An
 
 
 def test_buckets_hold_what_their_rows_hold(client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions, "MOST_POINTS", 31)
-    monkeypatch.setattr(predictions, "MOST_ROWS", 8 * 21)
+    for module in (predictions, widths):
+        monkeypatch.setattr(module, "MOST_POINTS", 31)
+    for module in (predictions, widths):
+        monkeypatch.setattr(module, "MOST_ROWS", 8 * 21)
     expected = naive_buckets(random_rows(engine), timedelta(minutes=5))
     rows = client.rows("/reports/predictions")
     found = {
@@ -142,7 +144,8 @@ def test_buckets_hold_what_their_rows_hold(client: Client, engine: Engine, monke
 def test_more_series_than_rows_are_still_bounded(
     client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictions, "MOST_ROWS", 10)
+    for module in (predictions, widths):
+        monkeypatch.setattr(module, "MOST_ROWS", 10)
     stage(engine, "m1")
     store(engine, *(prediction("m1", NOW - age * SECOND, scope_key=f"scope {age}") for age in range(25)))
     rows = client.rows("/reports/predictions")

@@ -16,6 +16,12 @@ from coordinator_node.entities.ensemble import ENSEMBLE_PREFIX, ENSEMBLE_SUFFIX
 LARGEST = Decimal(10**300)
 
 
+IS_REAL_MODEL = (
+    f"NOT (starts_with({{0}}, '{ENSEMBLE_PREFIX}') AND right({{0}}, {len(ENSEMBLE_SUFFIX)}) = '{ENSEMBLE_SUFFIX}')"
+)
+"""Whether a model is no ensemble, as SQL; `format` puts in the column with its id."""
+
+
 def is_ensemble(model_id: Mapped[str]) -> ColumnElement[bool]:
     """Whether a model's id is that of an ensemble's virtual model."""
     return and_(

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import Connection, FromClause, Select, Subquery, and_, case, func, literal, select, true
+from sqlalchemy import Connection, FromClause, Subquery, and_, case, func, select, text, true
 from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import col
 
-from coordinator_node.db.reports.expressions import is_ensemble, number_in
+from coordinator_node.db.reports.expressions import IS_REAL_MODEL, is_ensemble, number_in
 from coordinator_node.db.reports.records import Record, fetch
+from coordinator_node.db.reports.widths import MOST_POINTS, MOST_ROWS, chosen_width
+from coordinator_node.db.series.buckets import bucket_begin
+from coordinator_node.db.series.mark import kept_span
+from coordinator_node.db.series.prediction_sums import COLUMNS, merged, summed_rows
+from coordinator_node.db.series.spans import (
+    LEVELS,
+    MICROSECOND,
+    Span,
+    bounded,
+    coarsest_level,
+    cover,
+    kept_buckets,
+)
 from coordinator_node.db.tables import PredictionRow, ScoreRow
 from coordinator_node.entities.prediction import PredictionStatus
-
-MOST_ROWS = 5000
-MOST_POINTS = 500
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_DAY = 86400
-# Widths of buckets that a person can read off a chart, in seconds; whole days beyond.
-_WIDTHS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, _DAY)
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,9 @@ def predictions_over_time(connection: Connection, question: PredictionQuestion) 
 
     Else one row a series and time bucket, buckets as wide as it takes. A series is one model, scope_key and schedule.
     """
-    width = _bucket_width(connection, question)
-    if width is None:
+    if _single_rows_fit(connection, question):
         return newest_predictions(connection, question, MOST_ROWS)
-    return fetch(connection, _bucketed(question, width))[::-1]
+    return _bucketed(connection, question)
 
 
 def _asked(question: PredictionQuestion) -> ColumnElement[bool]:
@@ -120,83 +121,86 @@ def _failure(score: FromClause) -> tuple[ColumnElement[bool], ColumnElement[str]
     return absent | model_failed | func.coalesce(score.c.success.is_(False), False), reason
 
 
-def _bucket_width(connection: Connection, question: PredictionQuestion) -> timedelta | None:
-    """How wide buckets must be; None where single rows fit."""
+def _single_rows_fit(connection: Connection, question: PredictionQuestion) -> bool:
+    """Whether no series has more than MOST_POINTS and all fit MOST_ROWS; nothing beyond that is looked at."""
     row = PredictionRow
-    series = (
-        select(
-            func.count().label("points"),
-            func.min(col(row.performed_at)).label("first"),
-            func.max(col(row.performed_at)).label("last"),
-        )
+    some = (
+        select(col(row.model_id), col(row.scope_key), col(row.prediction_config_id))
         .where(_asked(question))
-        .group_by(col(row.model_id), col(row.scope_key), col(row.prediction_config_id))
-        .subquery("series")
+        .limit(MOST_ROWS + 1)
+        .subquery("some")
     )
+    counted = select(func.count().label("points")).select_from(some).group_by(*some.c).subquery("counted")
     found = connection.execute(
-        select(
-            func.count().label("series"),
-            func.coalesce(func.max(series.c.points), 0).label("longest"),
-            func.coalesce(func.sum(series.c.points), 0).label("all"),
-            func.min(series.c.first).label("first"),
-            func.max(series.c.last).label("last"),
-        )
+        select(func.coalesce(func.max(counted.c.points), 0), func.coalesce(func.sum(counted.c.points), 0))
     ).one()
-    if found.longest <= MOST_POINTS and found.all <= MOST_ROWS:
-        return None
-    return bucket_width(found.last - found.first, found.series)
+    return bool(found[0] <= MOST_POINTS and found[1] <= MOST_ROWS)
 
 
-def bucket_width(span: timedelta, series: int) -> timedelta:
-    """The width of buckets, aligned to the epoch, that gives `series` series over `span` at most MOST_ROWS rows.
-
-    No series gets more than MOST_POINTS. With more than MOST_ROWS series no width would do: the whole span is one.
-    """
-    points = max(1, min(MOST_POINTS, MOST_ROWS // series))
-    # Aligned buckets may begin before the span does, so it meets one more than it is widths long.
-    least = span.total_seconds() / max(1, points - 1)
-    width = next((width for width in _WIDTHS if width >= least), math.ceil(least / _DAY) * _DAY)
-    return timedelta(seconds=width)
-
-
-def _bucketed(question: PredictionQuestion, width: timedelta) -> Select[*tuple[Any, ...]]:
-    points = _points(question)
-    bucket = func.date_bin(width, points.c.performed_at, EPOCH)
-    # Equal documents have equal hashes, and comparing those costs a fraction of comparing text.
-    scope_hash = func.jsonb_hash_extended(points.c.scope, literal(0))
-    buckets = (
-        select(
-            points.c.model_id,
-            points.c.prediction_config_id,
-            points.c.scope_key,
-            func.max(points.c.performed_at).label("performed_at"),
-            _if_same(points.c.horizon).label("horizon"),
-            case(
-                (
-                    func.bool_and(points.c.score_failed) == func.bool_or(points.c.score_failed),
-                    func.bool_and(points.c.score_failed),
-                )
-            ).label("score_failed"),
-            _if_same(points.c.score_failed_reason).label("score_failed_reason"),
-            func.avg(points.c.score_value).label("score_value"),
-            _if_same(points.c.scored_at).label("scored_at"),
-            func.min(points.c.id).label("sample_id"),
-            (func.min(scope_hash) == func.max(scope_hash)).label("one_scope"),
-        )
-        .group_by(points.c.model_id, points.c.scope_key, points.c.prediction_config_id, bucket)
-        .order_by(func.max(points.c.performed_at).desc(), points.c.model_id.desc(), points.c.scope_key.desc())
-        .limit(MOST_ROWS)
-        .subquery("buckets")
-    )
-    sample = PredictionRow
-    return (
-        select(buckets, case((buckets.c.one_scope, col(sample.scope_jsonb)), else_=None).label("scope"))
-        .join(sample, col(sample.id) == buckets.c.sample_id)
-        .order_by(buckets.c.performed_at.desc(), buckets.c.model_id.desc(), buckets.c.scope_key.desc())
-    )
+def _bucketed(connection: Connection, question: PredictionQuestion) -> list[Record]:
+    kept = kept_span(connection, question.value_field)
+    shape = _shape(connection, question, kept)
+    if not shape["series"]:
+        return []
+    width = chosen_width(shape["last"] - shape["first"], shape["series"], shape["points"])
+    values: Record = {"value_field": question.value_field, "width": width, "limit": MOST_ROWS}
+    source = _pieces(question, kept, coarsest_level(width.total_seconds()), _IN_WIDTH, values)
+    buckets = merged(source, bucket_begin("begins_at", ":width"))
+    return fetch(connection, text(_TOLD.format(buckets=buckets)), values)[::-1]
 
 
-def _if_same(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The column's value in a group of rows if all have the same, else NULL."""
-    same = and_(func.count(column) == func.count(), func.min(column) == func.max(column))
-    return case((same, func.min(column)))
+def _shape(connection: Connection, question: PredictionQuestion, kept: Span | None) -> Record:
+    """How many series and points there are, and from when to when, by the widest buckets that there are."""
+    values: Record = {"value_field": question.value_field}
+    source = _pieces(question, kept, LEVELS[-1], _IN_LEVEL, values)
+    return fetch(connection, text(_SHAPE.format(source=source)), values | {"start": question.start})[0]
+
+
+def _pieces(question: PredictionQuestion, kept: Span | None, coarsest: int, begins_at: str, values: Record) -> str:
+    """What to read sums FROM: kept buckets, and the rows themselves where none are kept or wanted."""
+    # Both ends belong to the question, and none to a span's end.
+    span = Span(question.start, question.end + MICROSECOND)
+    parts = cover(span, (), kept, coarsest)
+    among = _among(question, values)
+    in_rows = bounded("prediction.performed_at", parts.rows, values, ends_belong=False)
+    in_kept = kept_buckets("begins_at", parts.kept, values, ends_belong=False)
+    rows = summed_rows(begins_at, f"{in_rows} AND {among.format('prediction.model_id')}")
+    return f"""(
+        SELECT {COLUMNS} FROM prediction_buckets WHERE {in_kept} AND {among.format("model_id")}
+        UNION ALL {rows}
+    ) AS pieces ({COLUMNS})"""  # noqa: S608 - put together from constants and names of parameters
+
+
+def _among(question: PredictionQuestion, values: Record) -> str:
+    """The SQL condition on a model's id, which is to be filled in."""
+    if question.model_ids is None:
+        return IS_REAL_MODEL
+    values["model_ids"] = list(question.model_ids)
+    return "{} = ANY(CAST(:model_ids AS text[]))"
+
+
+_IN_WIDTH = bucket_begin("prediction.performed_at", ":width")
+_IN_LEVEL = bucket_begin("prediction.performed_at", f"interval '{LEVELS[0]} seconds'")
+_SHAPE = """
+    SELECT count(*) AS series, COALESCE(CAST(sum(points) AS bigint), 0) AS points,
+           greatest(min(first), :start) AS first, max(last) AS last
+    FROM (
+        SELECT sum(points) AS points, min(begins_at) AS first, max(performed_at) AS last
+        FROM {source} GROUP BY model_id, scope_key, prediction_config_id
+    ) AS series
+"""
+# What differs within a bucket is null. Equal documents have equal hashes, so one of them stands for all.
+_TOLD = """
+    SELECT bucket.model_id, NULLIF(bucket.prediction_config_id, '') AS prediction_config_id, bucket.scope_key,
+           bucket.performed_at,
+           CASE WHEN horizon_least = horizon_greatest THEN horizon_least END AS horizon,
+           CASE WHEN failed = 0 THEN false WHEN failed = points THEN true END AS score_failed,
+           CASE WHEN reason_count = points AND reason_least = reason_greatest THEN reason_least
+           END AS score_failed_reason,
+           value_total / NULLIF(value_count, 0) AS score_value,
+           CASE WHEN scored_count = points AND scored_least = scored_greatest THEN scored_least END AS scored_at,
+           CASE WHEN scope_hash_least = scope_hash_greatest THEN sample.scope_jsonb END AS scope
+    FROM ({buckets} ORDER BY 6 DESC, 2 DESC, 3 DESC LIMIT :limit) AS bucket
+    JOIN predictions AS sample ON sample.id = bucket.sample_id
+    ORDER BY bucket.performed_at DESC, bucket.model_id DESC, bucket.scope_key DESC
+"""

@@ -13,6 +13,7 @@ from coordinator_node.db.tables.predictions import (
 )
 from coordinator_node.db.tables.runtime import EngineStateRow, LeaseRow, WorkerHeartbeatRow
 from coordinator_node.db.tables.scores import EnsembleWeightsRow, RescoreRow, ScoreRow, ScoringStateRow, SnapshotRow
+from coordinator_node.db.tables.series import PredictionBucketRow, SnapshotBucketRow
 
 __all__ = [
     "BackfillJobRow",
@@ -30,6 +31,7 @@ __all__ = [
     "MerkleCycleRow",
     "MerkleNodeRow",
     "ModelRow",
+    "PredictionBucketRow",
     "PredictionRow",
     "PredictionSlotRow",
     "RescoreRow",
@@ -37,6 +39,7 @@ __all__ = [
     "ScoreRow",
     "ScoringStateRow",
     "SlotCallRow",
+    "SnapshotBucketRow",
     "SnapshotRow",
     "WorkerHeartbeatRow",
 ]

@@ -30,6 +30,7 @@ from coordinator_node.services.retention import Retention
 from coordinator_node.services.snapshot.ensemble_weights import EnsembleWeights, strategies_need_rows
 from coordinator_node.services.snapshot.fill import filled_store
 from coordinator_node.services.snapshot.observations import ObservationStore
+from coordinator_node.services.snapshot.series import SeriesBuckets
 from coordinator_node.services.snapshot.store import store_cycle
 from coordinator_node.services.snapshot.summary import aggregator_of, summarise
 from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore, read_misses, read_uncounted
@@ -81,6 +82,7 @@ class SnapshotStage:
         self._aggregator = aggregator_of(config, settings)
         self._leaderboard = Leaderboard(config, settings)
         self._retention = Retention(engine, settings)
+        self._series = SeriesBuckets(engine, config.aggregation.value_field)
         self._weights = EnsembleWeights(config)
         self._sums = RunningWindowSums(config.aggregation)
         self._store: ObservationStore | None = None
@@ -111,10 +113,12 @@ class SnapshotStage:
             hold_boundaries(session)
             part = _Part(read_uncounted(session, SCORES_AT_ONCE), read_misses(session, now, SCORES_AT_ONCE))
             snapshots = self._count(session, store, part, now)
+            self._series.counted(session, (one.performed_at for one in part.all), snapshots)
         self._sums.written(snapshots)
         self._cycles_since_leaderboard = LEADERBOARD_EVERY if snapshots else self._cycles_since_leaderboard + 1
         leaderboards = int(self._write_leaderboard(store, now, fence))
         self._retention.run_if_due(now, fence)
+        self._series.advance(now, fence)
         counts = {
             "counted": len(part.scores),
             "missed": len(part.misses),

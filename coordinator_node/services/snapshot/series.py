@@ -1,0 +1,80 @@
+"""Keeps the sums by time bucket that the report API's long charts are made of (`db.series`).
+
+They are made once a bucket is over, in order of time, and made anew in the transaction that counts a score, a miss or a
+snapshot of an older bucket. What was there before this began is filled in backwards, a stretch in each pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, Engine, text
+from sqlmodel import Session
+
+from coordinator_node.db.engine import Fence, transaction
+from coordinator_node.db.series.buckets import (
+    make_prediction_buckets,
+    make_snapshot_buckets,
+    prediction_spans,
+    snapshot_spans,
+)
+from coordinator_node.db.series.mark import kept_span, set_kept_span
+from coordinator_node.db.series.spans import LEVELS, Span, floor
+
+SETTLED_AFTER = timedelta(minutes=5)
+"""How long after its end a bucket is made: most of what is in it is scored and counted by then."""
+
+STRETCH = timedelta(hours=6)
+"""How much time is filled in at once."""
+
+_FIRST = text("SELECT least((SELECT min(performed_at) FROM predictions), (SELECT min(period_end) FROM snapshots))")
+_PERIOD_ENDS = text("SELECT DISTINCT period_end FROM snapshots WHERE id = ANY(CAST(:ids AS text[]))")
+
+
+class SeriesBuckets:
+    """The leader's part in keeping them; `value_field` is the field of the scores that is summed up."""
+
+    def __init__(self, engine: Engine, value_field: str) -> None:
+        self._engine = engine
+        self._value_field = value_field
+
+    def counted(self, session: Session, performed: Iterable[datetime], snapshot_ids: Sequence[str]) -> None:
+        """Make anew the kept buckets of predictions made at these times, and of these snapshots.
+
+        It belongs into the transaction that counts them.
+        """
+        connection = session.connection()
+        kept = kept_span(connection, self._value_field)
+        if kept is None:
+            return
+        touched = prediction_spans(performed, kept)
+        if touched:
+            make_prediction_buckets(connection, touched, self._value_field)
+        ends = connection.execute(_PERIOD_ENDS, {"ids": list(snapshot_ids)}).scalars()
+        touched = snapshot_spans(ends, kept)
+        if touched:
+            make_snapshot_buckets(connection, touched, self._value_field)
+
+    def advance(self, now: datetime, fence: Fence) -> None:
+        """Make the buckets that are over since the last time; where there are none, a stretch of the past."""
+        with transaction(self._engine, fence) as session:
+            connection = session.connection()
+            settled = floor(now - SETTLED_AFTER, LEVELS[0])
+            kept = kept_span(connection, self._value_field) or Span(settled, settled)
+            added = self._added(connection, kept, settled)
+            if added is None:
+                return
+            make_prediction_buckets(connection, [added], self._value_field)
+            make_snapshot_buckets(connection, [added], self._value_field)
+            grown = Span(min(kept.begin, added.begin), max(kept.end, added.end))
+            set_kept_span(connection, grown, self._value_field, now)
+
+    def _added(self, connection: Connection, kept: Span, settled: datetime) -> Span | None:
+        """The next span to keep; None where all is kept."""
+        if kept.end < settled:
+            return Span(kept.end, min(settled, kept.end + STRETCH))
+        first: datetime | None = connection.execute(_FIRST).scalar()
+        if first is None or first >= kept.begin:
+            return None
+        return Span(max(floor(first, LEVELS[0]) - timedelta(seconds=LEVELS[0]), kept.begin - STRETCH), kept.begin)
