@@ -11,12 +11,14 @@ from coordinator_node.api.routes import (
     live,
     merkle,
     predictions,
+    standings,
     tournament,
 )
 
 BUILT_IN: tuple[APIRouter, ...] = (
     health.router,
     leaderboard.router,
+    standings.router,
     predictions.router,
     feeds.router,
     checkpoints.router,

@@ -13,9 +13,10 @@ from fastapi.responses import StreamingResponse
 from coordinator_node.api.auth import ADMIN, READ
 from coordinator_node.api.context import Context
 from coordinator_node.api.errors import not_found
+from coordinator_node.api.pages import PAGED, Paging
 from coordinator_node.api.parameters import Limit, Text
 from coordinator_node.api.routes.feeds import MOST_FEEDS, feeds
-from coordinator_node.db.reports.backfill import job_by_id, newest_jobs
+from coordinator_node.db.reports.backfill import JobPlace, job_by_id, newest_jobs
 from coordinator_node.db.reports.records import Record
 from coordinator_node.entities.prediction import BackfillStatus
 from coordinator_node.feeds import create_default_registry
@@ -67,12 +68,15 @@ def order_backfill(context: Context, order: BackfillOrder) -> BackfillJob:
     return _job(row)
 
 
-@router.get("/reports/backfill/jobs", dependencies=[ADMIN])
-def backfill_jobs(context: Context, status: BackfillStatus | None = None, limit: Limit = 100) -> list[BackfillJob]:
+@router.get("/reports/backfill/jobs", dependencies=[ADMIN], responses=PAGED)
+def backfill_jobs(
+    context: Context, pages: Paging, status: BackfillStatus | None = None, limit: Limit = 100
+) -> list[BackfillJob]:
     """Jobs, newest first."""
+    after = pages.after(JobPlace)
     with context.database.reading() as connection:
-        rows = newest_jobs(connection, status=status, limit=limit)
-    return [_job(row) for row in rows]
+        found = newest_jobs(connection, status=status, limit=limit + 1, after=after)
+    return [_job(row) for row in pages.page(found, limit, JobPlace.of)]
 
 
 @router.get("/reports/backfill/jobs/{job_id}", dependencies=[ADMIN], responses=UNKNOWN_JOB)

@@ -10,8 +10,9 @@ from coordinator_node.api.auth import ADMIN, READ
 from coordinator_node.api.callers import Caller
 from coordinator_node.api.context import Context, ReportContext
 from coordinator_node.api.errors import not_found
+from coordinator_node.api.pages import PAGED, Paging
 from coordinator_node.api.parameters import CheckpointId, Limit
-from coordinator_node.db.reports.checkpoints import checkpoint_by_id, newest_checkpoints
+from coordinator_node.db.reports.checkpoints import CheckpointPlace, checkpoint_by_id, newest_checkpoints
 from coordinator_node.db.reports.records import Record
 from coordinator_node.entities.prediction import CheckpointStatus, RetainingEmission
 from coordinator_node.schemas.report.payouts import (
@@ -46,12 +47,15 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 TotalPrize = Annotated[int, Query(ge=0, le=MOST_PRIZE, description="The pool, in its smallest unit.")]
 
 
-@router.get("/checkpoints", dependencies=[READ])
-def checkpoints(context: Context, status: CheckpointStatus | None = None, limit: Limit = 20) -> list[Checkpoint]:
+@router.get("/checkpoints", dependencies=[READ], responses=PAGED)
+def checkpoints(
+    context: Context, pages: Paging, status: CheckpointStatus | None = None, limit: Limit = 20
+) -> list[Checkpoint]:
     """Checkpoints, newest first by the end of their period."""
+    after = pages.after(CheckpointPlace)
     with context.database.reading() as connection:
-        rows = newest_checkpoints(connection, status=status, limit=limit)
-    return [_checkpoint(row) for row in rows]
+        found = newest_checkpoints(connection, status=status, limit=limit + 1, after=after)
+    return [_checkpoint(row) for row in pages.page(found, limit, CheckpointPlace.of)]
 
 
 # The paths of the newest checkpoint stand before those with an id, which would take "latest" for one.

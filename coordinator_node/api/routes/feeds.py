@@ -6,8 +6,9 @@ from fastapi import APIRouter
 
 from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context
+from coordinator_node.api.pages import PAGED, Paging
 from coordinator_node.api.parameters import Limit, Text
-from coordinator_node.db.reports.feeds import feed_summaries, newest_records, record_count
+from coordinator_node.db.reports.feeds import RecordPlace, feed_summaries, newest_records, record_count
 from coordinator_node.schemas.report.feeds import FeedRecordEntry, FeedSummary
 from coordinator_node.schemas.report.wire import object_or_empty
 
@@ -37,9 +38,10 @@ def feeds(context: Context) -> list[FeedSummary]:
     ]
 
 
-@router.get("/tail")
+@router.get("/tail", responses=PAGED)
 def tail(
     context: Context,
+    pages: Paging,
     source: Text | None = None,
     subject: Text | None = None,
     kind: Text | None = None,
@@ -47,10 +49,18 @@ def tail(
     limit: Limit = 20,
 ) -> list[FeedRecordEntry]:
     """The newest records of the feeds that match, newest first."""
+    after = pages.after(RecordPlace)
     with context.database.reading() as connection:
-        rows = newest_records(
-            connection, source=source, subject=subject, kind=kind, granularity=granularity, limit=limit
+        found = newest_records(
+            connection,
+            source=source,
+            subject=subject,
+            kind=kind,
+            granularity=granularity,
+            limit=limit + 1,
+            after=after,
         )
+    rows = pages.page(found, limit, RecordPlace.of)
     return [
         FeedRecordEntry(**{**row, "values": object_or_empty(row["values"]), "meta": object_or_empty(row["meta"])})
         for row in rows

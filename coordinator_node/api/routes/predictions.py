@@ -5,28 +5,42 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
+from coordinator_node.api.answers import json_answer
 from coordinator_node.api.auth import READ
 from coordinator_node.api.context import Context
+from coordinator_node.api.pages import PAGED, Paging
 from coordinator_node.api.parameters import LastDays, Limit, ModelIds, SinceUntil, Text
+from coordinator_node.api.points import flat, naive_text, offset_text
 from coordinator_node.crunch_config import PredictionScope
-from coordinator_node.db.reports.predictions import PredictionQuestion, newest_predictions, predictions_over_time
+from coordinator_node.db.reports.predictions import (
+    PredictionPlace,
+    PredictionQuestion,
+    newest_predictions,
+    predictions_over_time,
+)
 from coordinator_node.db.reports.records import Record
-from coordinator_node.db.reports.snapshots import newest_snapshots
+from coordinator_node.db.reports.snapshots import SnapshotPlace, newest_snapshots
 from coordinator_node.schemas.report.predictions import PredictionPoint, SnapshotEntry
-from coordinator_node.schemas.report.wire import number_or_none, object_or_empty
+from coordinator_node.schemas.report.wire import object_or_empty
+
+MOST_ON_PAGE = 1000
 
 router = APIRouter(prefix="/reports", tags=["predictions"], dependencies=[READ])
 
 
-@router.get("/predictions")
+@router.get("/predictions", response_model=list[PredictionPoint], responses=PAGED)
 def predictions(
     context: Context,
     model_ids: ModelIds,
     during: LastDays,
-    limit: Annotated[int | None, Query(ge=1, le=1000, description="Only the newest so many, one by one.")] = None,
-) -> list[PredictionPoint]:
+    pages: Paging,
+    limit: Annotated[
+        int | None,
+        Query(ge=1, le=MOST_ON_PAGE, description="Only the newest so many, one by one; the pages go back in time."),
+    ] = None,
+) -> Response:
     """Predictions with their scores, oldest first; an ensemble's only where projectIds names it.
 
     With `limit`, the newest so many of the range. Without, the whole range: one row a prediction while no series (a
@@ -34,47 +48,49 @@ def predictions(
     bucket, where score_value is the mean and what differs within the bucket is null.
     """
     question = PredictionQuestion(during.start, during.end, model_ids, context.config.aggregation.value_field)
+    after = pages.after(PredictionPlace)
     with context.database.reading() as connection:
-        if limit is None:
+        if limit is None and after is None:
             rows = predictions_over_time(connection, question)
         else:
-            rows = newest_predictions(connection, question, limit)
-    return [_point(row, context.config.scope) for row in rows]
+            limit = limit or MOST_ON_PAGE
+            found = newest_predictions(connection, question, limit + 1, after)
+            rows = pages.page(found, limit, PredictionPlace.of)[::-1]
+    return json_answer([_point(row, context.config.scope) for row in rows], pages.next)
 
 
-@router.get("/snapshots")
+@router.get("/snapshots", responses=PAGED)
 def snapshots(
-    context: Context, during: SinceUntil, model_id: Text | None = None, limit: Limit = 100
+    context: Context, during: SinceUntil, pages: Paging, model_id: Text | None = None, limit: Limit = 100
 ) -> list[SnapshotEntry]:
     """Snapshots, newest first by the end of their period; `since` and `until` bound that end.
 
     An ensemble's only where model_id names it.
     """
+    after = pages.after(SnapshotPlace)
     with context.database.reading() as connection:
-        rows = newest_snapshots(connection, model_id=model_id, since=during.start, until=during.end, limit=limit)
+        found = newest_snapshots(
+            connection, model_id=model_id, since=during.start, until=during.end, limit=limit + 1, after=after
+        )
+    rows = pages.page(found, limit, SnapshotPlace.of)
     return [SnapshotEntry(**{**row, "result_summary": object_or_empty(row["result_summary"])}) for row in rows]
 
 
-def _point(row: Record, defaults: PredictionScope) -> PredictionPoint:
+def _point(row: Record, defaults: PredictionScope) -> dict[str, Any]:
     scope: dict[str, Any] | None = None if row["scope"] is None else object_or_empty(row["scope"])
     known = {} if scope is None else {"subject": defaults.subject, "step_seconds": defaults.step_seconds, **scope}
-    subject = known.get("subject")
-    return PredictionPoint(
-        model_id=row["model_id"],
-        prediction_config_id=row["prediction_config_id"],
-        scope_key=row["scope_key"],
-        scope=scope,
-        score_value=row["score_value"],
-        score_failed=row["score_failed"],
-        score_failed_reason=row["score_failed_reason"],
-        scored_at=row["scored_at"],
-        performed_at=row["performed_at"],
-        subject=None if subject is None else str(subject),
-        asset=None if subject is None else str(subject),
-        horizon=_seconds(row["horizon"]),
-        param=row["scope_key"],
-        step=number_or_none(known.get("step_seconds")),
-    )
+    return {
+        "model_id": row["model_id"],
+        "prediction_config_id": row["prediction_config_id"],
+        "scope_key": row["scope_key"],
+        "scope": scope,
+        "score_value": row["score_value"],
+        "score_failed": row["score_failed"],
+        "score_failed_reason": row["score_failed_reason"],
+        "scored_at": offset_text(row["scored_at"]),
+        "performed_at": naive_text(row["performed_at"]),
+        **flat(known, row["scope_key"], _seconds(row["horizon"])),
+    }
 
 
 def _seconds(duration: timedelta | None) -> int | float | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, select, tuple_
 from sqlmodel import col
 
 from coordinator_node.db.reports.records import Record, fetch
@@ -12,14 +13,33 @@ from coordinator_node.db.tables import CheckpointRow
 from coordinator_node.entities.prediction import CheckpointStatus
 
 
+class CheckpointPlace(NamedTuple):
+    """Where a checkpoint stands in the order, newest first."""
+
+    period_end: datetime
+    created_at: datetime
+    id: str
+
+    @classmethod
+    def of(cls, row: Record) -> CheckpointPlace:
+        """The place of a row."""
+        return cls(row["period_end"], row["created_at"], row["id"])
+
+
 def newest_checkpoints(
-    connection: Connection, *, status: CheckpointStatus | None = None, limit: int = 1
+    connection: Connection,
+    *,
+    status: CheckpointStatus | None = None,
+    limit: int = 1,
+    after: CheckpointPlace | None = None,
 ) -> list[Record]:
-    """The checkpoints whose periods end last, newest first."""
+    """The checkpoints whose periods end last, newest first, those behind `after`."""
     row = CheckpointRow
     newest = _checkpoints().order_by(col(row.period_end).desc(), col(row.created_at).desc(), col(row.id).desc())
     if status is not None:
         newest = newest.where(col(row.status) == status.value)
+    if after is not None:
+        newest = newest.where(tuple_(col(row.period_end), col(row.created_at), col(row.id)) < tuple_(*after))
     return fetch(connection, newest.limit(limit))
 
 

@@ -7,6 +7,7 @@ by skipping through the unique index from one to the next, the oldest and newest
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -58,6 +59,9 @@ _TAIL = text(
         SELECT * FROM feed_records r
         WHERE r.source = stored.source AND r.subject = stored.subject
           AND r.kind = stored.kind AND r.granularity = stored.granularity
+          AND (CAST(:after_ts AS timestamptz) IS NULL OR r.ts_event < :after_ts OR (r.ts_event = :after_ts AND
+               (r.source, r.subject, r.kind, r.granularity)
+               > (:after_source, :after_subject, :after_kind, :after_granularity)))
         ORDER BY r.ts_event DESC LIMIT :limit
     ) newest
     WHERE stored.source = coalesce(CAST(:source AS text), stored.source)
@@ -68,6 +72,21 @@ _TAIL = text(
     LIMIT :limit
     """
 )
+
+
+class RecordPlace(NamedTuple):
+    """Where a record stands in the order: newest first, then by feed."""
+
+    ts: datetime
+    source: str
+    subject: str
+    kind: str
+    granularity: str
+
+    @classmethod
+    def of(cls, row: Record) -> RecordPlace:
+        """The place of a row."""
+        return cls(row["ts_event"], row["source"], row["subject"], row["kind"], row["granularity"])
 
 
 def feed_summaries(connection: Connection, limit: int) -> list[Record]:
@@ -105,7 +124,9 @@ def newest_records(
     kind: str | None,
     granularity: str | None,
     limit: int,
+    after: RecordPlace | None = None,
 ) -> list[Record]:
-    """The newest records of the feeds that match, newest first; None matches all."""
+    """The newest records of the feeds that match, newest first, those behind `after`; None matches all."""
     values = {"source": source, "subject": subject, "kind": kind, "granularity": granularity, "limit": limit}
-    return fetch(connection, _TAIL, values)
+    place = {f"after_{name}": getattr(after, name, None) for name in RecordPlace._fields}
+    return fetch(connection, _TAIL, values | place)

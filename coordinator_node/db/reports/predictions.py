@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import Connection, FromClause, Subquery, and_, case, func, select, text, true
+from sqlalchemy import Connection, FromClause, Subquery, and_, case, func, select, text, true, tuple_
 from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import col
 
@@ -42,13 +43,30 @@ class PredictionQuestion:
     value_field: str
 
 
-def newest_predictions(connection: Connection, question: PredictionQuestion, limit: int) -> list[Record]:
-    """The newest `limit` predictions one by one, oldest first."""
+class PredictionPlace(NamedTuple):
+    """Where a prediction stands in the order, newest first."""
+
+    performed_at: datetime
+    model_id: str
+    scope_key: str
+    id: str
+
+    @classmethod
+    def of(cls, row: Record) -> PredictionPlace:
+        """The place of a row."""
+        return cls(row["performed_at"], row["model_id"], row["scope_key"], row["id"])
+
+
+def newest_predictions(
+    connection: Connection, question: PredictionQuestion, limit: int, after: PredictionPlace | None = None
+) -> list[Record]:
+    """The newest `limit` predictions one by one, newest first, those behind `after`."""
     points = _points(question)
-    newest = select(points).order_by(
-        points.c.performed_at.desc(), points.c.model_id.desc(), points.c.scope_key.desc(), points.c.id.desc()
-    )
-    return fetch(connection, newest.limit(limit))[::-1]
+    place = (points.c.performed_at, points.c.model_id, points.c.scope_key, points.c.id)
+    newest = select(points).order_by(*(column.desc() for column in place)).limit(limit)
+    if after is not None:
+        newest = newest.where(tuple_(*place) < tuple_(*after))
+    return fetch(connection, newest)
 
 
 def predictions_over_time(connection: Connection, question: PredictionQuestion) -> list[Record]:
@@ -57,7 +75,7 @@ def predictions_over_time(connection: Connection, question: PredictionQuestion) 
     Else one row a series and time bucket, buckets as wide as it takes. A series is one model, scope_key and schedule.
     """
     if _single_rows_fit(connection, question):
-        return newest_predictions(connection, question, MOST_ROWS)
+        return newest_predictions(connection, question, MOST_ROWS)[::-1]
     return _bucketed(connection, question)
 
 

@@ -142,7 +142,7 @@ def _single_rows_fit(connection: Connection, question: SnapshotQuestion, *, by_s
         scope="scope_key" if by_scope else "''", source=f"snapshots {scopes} WHERE {condition} LIMIT :limit"
     )
     (found,) = fetch(connection, text(statement), values)
-    return bool(found["longest"] <= MOST_POINTS and found["all"] <= MOST_ROWS)
+    return bool(found["longest"] <= MOST_POINTS and found["total"] <= MOST_ROWS)
 
 
 def _width(connection: Connection, question: SnapshotQuestion, kept: Span | None, *, by_scope: bool) -> timedelta:
@@ -261,9 +261,9 @@ _LONGEST_HOURS = 24 * 365 * 500
 """Beyond this a window reaches back to before anything that is stored, whatever its end."""
 
 _COUNTED = """
-    SELECT COALESCE(max(points), 0) AS longest, COALESCE(sum(points), 0) AS all
+    SELECT COALESCE(max(points), 0) AS longest, COALESCE(sum(points), 0) AS total
     FROM (
-        SELECT count(*) AS points FROM (SELECT model_id, {scope} AS scope_key FROM {source}) AS some
+        SELECT count(*) AS points FROM (SELECT model_id, {scope} AS scope_key FROM {source}) AS seen
         GROUP BY model_id, scope_key
     ) AS series
 """

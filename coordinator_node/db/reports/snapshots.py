@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection, Select, select, tuple_
 from sqlmodel import col
 
 from coordinator_node.db.reports.expressions import is_ensemble
@@ -13,12 +13,31 @@ from coordinator_node.db.reports.records import Record, fetch
 from coordinator_node.db.tables import SnapshotRow
 
 
-def newest_snapshots(
-    connection: Connection, *, model_id: str | None, since: datetime | None, until: datetime | None, limit: int
-) -> list[Record]:
-    """The newest snapshots whose period ends in [since, until], newest first; of real models unless one is named.
+class SnapshotPlace(NamedTuple):
+    """Where a snapshot stands in the order, newest first."""
 
-    Of one that was scored again only the newest generation.
+    period_end: datetime
+    created_at: datetime
+    id: str
+
+    @classmethod
+    def of(cls, row: Record) -> SnapshotPlace:
+        """The place of a row."""
+        return cls(row["period_end"], row["created_at"], row["id"])
+
+
+def newest_snapshots(
+    connection: Connection,
+    *,
+    model_id: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    after: SnapshotPlace | None = None,
+) -> list[Record]:
+    """The newest snapshots whose period ends in [since, until], newest first, those behind `after`.
+
+    Of real models unless one is named. Of one that was scored again only the newest generation.
     """
     row = SnapshotRow
     newest: Select[*tuple[Any, ...]] = (
@@ -40,4 +59,6 @@ def newest_snapshots(
         newest = newest.where(col(row.period_end) >= since)
     if until is not None:
         newest = newest.where(col(row.period_end) <= until)
+    if after is not None:
+        newest = newest.where(tuple_(col(row.period_end), col(row.created_at), col(row.id)) < tuple_(*after))
     return fetch(connection, newest)

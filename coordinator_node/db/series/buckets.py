@@ -22,17 +22,17 @@ from coordinator_node.db.series.snapshot_sums import (
 )
 from coordinator_node.db.series.spans import LEVELS, MICROSECOND, Span, bounded, ceiling, floor, joined
 
-EPOCH = "TIMESTAMPTZ '1970-01-01 00:00:00+00'"
+_EPOCH = "TIMESTAMPTZ '1970-01-01 00:00:00+00'"
 
 
 def bucket_begin(column: str, width: str) -> str:
     """The begin of a moment's bucket where a bucket is [begin, end), as SQL; the width is an interval."""
-    return f"date_bin({width}, {column}, {EPOCH})"
+    return f"date_bin({width}, {column}, {_EPOCH})"
 
 
 def bucket_end(column: str, width: str) -> str:
     """The end of a moment's bucket where a bucket is (begin, end], as SQL; the width is an interval."""
-    return f"date_bin({width}, {column} - interval '1 microsecond', {EPOCH}) + {width}"
+    return f"date_bin({width}, {column} - interval '1 microsecond', {_EPOCH}) + {width}"
 
 
 def prediction_spans(moments: Iterable[datetime], kept: Span) -> list[Span]:

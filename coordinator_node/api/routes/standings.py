@@ -1,0 +1,155 @@
+"""How the models stood over time, and what their snapshots held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from coordinator_node.api.answers import json_answer
+from coordinator_node.api.auth import PUBLIC
+from coordinator_node.api.context import Context, ReportContext
+from coordinator_node.api.parameters import LastDays, ModelIds
+from coordinator_node.api.points import flat, naive_text, numbers, offset_text
+from coordinator_node.crunch_config import Aggregation
+from coordinator_node.db.json_text import parse_object
+from coordinator_node.db.reports.records import Record
+from coordinator_node.db.reports.scopes import known_scopes
+from coordinator_node.db.reports.snapshot_series import (
+    SnapshotQuestion,
+    latest_snapshots,
+    snapshots_over_time,
+    standings_over_time,
+)
+from coordinator_node.metrics.values import as_number
+from coordinator_node.schemas.report.standings import ScopeStanding, SnapshotPoint, Standing, reserved
+
+router = APIRouter(prefix="/reports/models", tags=["models over time"], dependencies=[PUBLIC])
+
+WithEnsembles = Annotated[bool, Query(description="Whether ensembles are shown too; one that projectIds names is.")]
+
+_STANDING, _SCOPE, _SNAPSHOT = reserved(Standing), reserved(ScopeStanding), reserved(SnapshotPoint)
+
+
+@router.get("/global", response_model=list[Standing])
+def global_standings(
+    context: Context, model_ids: ModelIds, during: LastDays, include_ensembles: WithEnsembles = False
+) -> Response:
+    """How each model stood over time, oldest first, then by model.
+
+    One row for each moment at which a snapshot of the model ended, while no model has more than 500 of them in the
+    range and all fit 5,000 rows; beyond that one row a model and time bucket with a snapshot in it, as of the bucket's
+    end.
+    """
+    question = _question(context, model_ids, during.start, during.end, include_ensembles)
+    with context.database.reading() as connection:
+        rows = standings_over_time(connection, question, by_scope=False)
+        scopes = known_scopes(connection, context.config)
+    common = _common(scopes)
+    return json_answer([_standing(row, question.aggregation, common, _STANDING) for row in rows])
+
+
+@router.get("/params", response_model=list[ScopeStanding])
+def scope_standings(
+    context: Context, model_ids: ModelIds, during: LastDays, include_ensembles: WithEnsembles = False
+) -> Response:
+    """How each model stood over time in each scope, oldest first, then by model and scope_key; else as models/global.
+
+    The metrics are the windows over that scope's predictions alone.
+    """
+    question = _question(context, model_ids, during.start, during.end, include_ensembles)
+    with context.database.reading() as connection:
+        rows = standings_over_time(connection, question, by_scope=True)
+        scopes = known_scopes(connection, context.config)
+    return json_answer(
+        [
+            {
+                **_standing(row, question.aggregation, _flat(row["scope_key"], scopes), _SCOPE),
+                "scope_key": row["scope_key"],
+                "scope": scopes.get(row["scope_key"]),
+            }
+            for row in rows
+        ]
+    )
+
+
+@router.get("/metrics", response_model=list[SnapshotPoint])
+def snapshot_metrics(
+    context: Context, model_ids: ModelIds, during: LastDays, include_ensembles: WithEnsembles = False
+) -> Response:
+    """The numbers of the models' snapshots over time, oldest first, then by model.
+
+    One row a snapshot while no model has more than 500 of them in the range and all fit 5,000 rows; beyond that one row
+    a model and time bucket: its numbers are means weighted by prediction_count, its counts sums.
+    """
+    question = _question(context, model_ids, during.start, during.end, include_ensembles)
+    with context.database.reading() as connection:
+        rows = snapshots_over_time(connection, question)
+        scopes = known_scopes(connection, context.config)
+    common = _common(scopes)
+    return json_answer([_snapshot(row, common) for row in rows])
+
+
+@router.get("/summary", response_model=list[SnapshotPoint])
+def latest_metrics(
+    context: Context, model_ids: ModelIds, during: LastDays, include_ensembles: WithEnsembles = False
+) -> Response:
+    """The latest snapshot of each model in the range, by model."""
+    question = _question(context, model_ids, during.start, during.end, include_ensembles)
+    with context.database.reading() as connection:
+        rows = latest_snapshots(connection, question)
+        scopes = known_scopes(connection, context.config)
+    common = _common(scopes)
+    return json_answer([_snapshot(row, common) for row in rows])
+
+
+def _question(
+    context: ReportContext, model_ids: list[str] | None, start: datetime, end: datetime, include_ensembles: bool
+) -> SnapshotQuestion:
+    return SnapshotQuestion(start, end, model_ids, include_ensembles, context.config.aggregation)
+
+
+def _standing(
+    row: Record, aggregation: Aggregation, common: Mapping[str, Any], taken: frozenset[str]
+) -> dict[str, Any]:
+    windows = {name: _double(row[f"mean_{place}"]) for place, name in enumerate(aggregation.windows)}
+    metrics = {**numbers(parse_object(row["summary"])), **windows}
+    key = aggregation.ranking_key
+    return {
+        **{name: value for name, value in metrics.items() if name not in taken},
+        **common,
+        "model_id": row["model_id"],
+        "performed_at": naive_text(row["as_of"]),
+        "score_metrics": metrics,
+        "score_ranking": {"key": key, "value": metrics.get(key), "direction": aggregation.ranking_direction},
+    }
+
+
+def _snapshot(row: Record, common: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: value for name, value in numbers(parse_object(row["numbers"])).items() if name not in _SNAPSHOT},
+        **common,
+        "model_id": row["model_id"],
+        "performed_at": naive_text(row["period_end"]),
+        "period_start": offset_text(row["period_start"]),
+        "period_end": offset_text(row["period_end"]),
+        "prediction_count": row["prediction_count"],
+    }
+
+
+def _double(mean: Any) -> float | None:
+    return None if mean is None else as_number(float(mean))
+
+
+def _common(scopes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What all scopes have in common; null where they differ, or there are none."""
+    each = [_flat(scope_key, scopes) for scope_key in scopes] or [flat({}, None, None)]
+    first, *others = each
+    return {name: value if all(other[name] == value for other in others) else None for name, value in first.items()}
+
+
+def _flat(scope_key: str, scopes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    scope = scopes.get(scope_key, {})
+    return flat(scope, scope_key, scope.get("resolve_horizon_seconds"))
