@@ -9,7 +9,9 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from sqlalchemy import Engine
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 
+from coordinator_node.api.answers import COMPRESSED_ABOVE, COMPRESSION
 from coordinator_node.api.auth import AuthMiddleware, Door, KeyMiddleware, warn_if_open
 from coordinator_node.api.body_limit import BodyLimitMiddleware
 from coordinator_node.api.context import ReportContext
@@ -23,6 +25,7 @@ from coordinator_node.api.rate_limit import RateLimitMiddleware, TokenBuckets
 from coordinator_node.api.readiness import HealthJudge
 from coordinator_node.api.request_metrics import RequestMetricsMiddleware
 from coordinator_node.api.routes import BUILT_IN, TOURNAMENT
+from coordinator_node.api.routes.backfill import PARQUET
 from coordinator_node.api.security_headers import SecurityHeadersMiddleware
 from coordinator_node.api.sessions import DatabaseProbe, ReportDatabase
 from coordinator_node.config.settings import Settings
@@ -81,6 +84,13 @@ def create_app(
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """What a request passes before it reaches a route; from the innermost to the outermost."""
     door = app.state.door
+    app.add_middleware(
+        GZipMiddleware,
+        minimum_size=COMPRESSED_ABOVE,
+        compresslevel=COMPRESSION,
+        # One is compressed already, the other must not wait until there is enough to compress.
+        exclude_content_types=(PARQUET, "text/event-stream"),
+    )
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(AuthMiddleware, door=door)
     if settings.request_rate is not None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from coordinator_node.api.answers import SharedAnswers
 from coordinator_node.api.health_probe import HealthProbe
 from coordinator_node.api.live import LiveHub
 from coordinator_node.api.readiness import HealthJudge
@@ -29,6 +30,7 @@ class ReportContext:
     health: HealthProbe
     judge: HealthJudge
     live: LiveHub
+    answers: SharedAnswers = field(default_factory=SharedAnswers)
 
 
 async def _of_request(request: Request) -> ReportContext:

@@ -15,3 +15,8 @@ def is_ensemble_model(model_id: str) -> bool:
     """Whether `model_id` is that of an ensemble."""
     long_enough = len(model_id) > len(ENSEMBLE_PREFIX) + len(ENSEMBLE_SUFFIX)
     return long_enough and model_id.startswith(ENSEMBLE_PREFIX) and model_id.endswith(ENSEMBLE_SUFFIX)
+
+
+def ensemble_name_of(model_id: str) -> str:
+    """The name of the ensemble whose model id this is."""
+    return model_id.removeprefix(ENSEMBLE_PREFIX).removesuffix(ENSEMBLE_SUFFIX)

@@ -206,3 +206,16 @@ def _percentages(rewards: Sequence[tuple[str, int]]) -> dict[str, float]:
     for name, share in rewards:
         totals[name] = totals.get(name, 0) + share
     return {name: total * 100 / FRAC_64_MULTIPLIER for name, total in totals.items()}
+
+
+def reward_shares(checkpoint: Record) -> dict[int, float] | None:
+    """What each index of the ranking was rewarded, as a percentage (0-100); None where there is no emission to read."""
+    try:
+        emission = emission_in(checkpoint)
+    except UnusableCheckpointError:
+        return None
+    shares: dict[int, float] = {}
+    for reward in emission["cruncher_rewards"]:
+        index = reward["cruncher_index"]
+        shares[index] = shares.get(index, 0.0) + reward["reward_pct"] * 100 / FRAC_64_MULTIPLIER
+    return shares

@@ -71,6 +71,7 @@ def test_leaderboard_is_the_newest_by_rank(client: Client, engine: Engine) -> No
         "score_recent": 0.2,
         "score_steady": None,
         "score_anchor": None,
+        **dict.fromkeys(("ic_sharpe", "hit_rate", "max_drawdown", "model_correlation")),
         "ic": 0.5,
     }
     assert (rows[1]["status"], rows[1]["ic"], rows[1]["pnl"]) == ("inactive", None, 3)

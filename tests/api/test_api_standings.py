@@ -222,8 +222,17 @@ def test_the_rows_of_charts(client_of: ClientMaker, engine: Engine) -> None:
     common = {"subject": None, "asset": None, "horizon": 60, "param": None, "step": 15}
     moment = {"model_id": "m1", "performed_at": "2026-03-01T11:00:00"}
     numbers = {"value": 0.5, "ic": None, "rank": 3}
+    unknown = dict.fromkeys(CONFIG.metrics)
     assert client.rows("/reports/models/global") == [
-        {**moment, **common, **windows, **numbers, "score_metrics": windows | numbers, "score_ranking": ranking}
+        {
+            **unknown,
+            **moment,
+            **common,
+            **windows,
+            **numbers,
+            "score_metrics": windows | numbers,
+            "score_ranking": ranking,
+        }
     ]
     assert client.rows("/reports/models/params") == [
         {
@@ -241,6 +250,7 @@ def test_the_rows_of_charts(client_of: ClientMaker, engine: Engine) -> None:
         }
     ]
     snapshot = {
+        **unknown,
         **moment,
         **common,
         **numbers,
@@ -286,7 +296,7 @@ def test_a_bucket_of_snapshots_holds_weighted_means(
     found = client_of(CONFIG).rows("/reports/models/metrics", start=start.isoformat(), include_ensembles="true")
     assert {
         (row["model_id"], row["performed_at"]): {
-            name: row[name] for name in ("prediction_count", "value", "ic") if name in row
+            name: row[name] for name in ("prediction_count", "value", "ic") if row.get(name) is not None
         }
         for row in found
     } == want

@@ -5,22 +5,28 @@ from fastapi import APIRouter
 from coordinator_node.api.routes import (
     backfill,
     checkpoints,
+    diversity,
     feeds,
     health,
     leaderboard,
     live,
     merkle,
     predictions,
+    rewards,
+    schema,
     standings,
     tournament,
 )
 
 BUILT_IN: tuple[APIRouter, ...] = (
     health.router,
+    schema.router,
     leaderboard.router,
     standings.router,
+    diversity.router,
     predictions.router,
     feeds.router,
+    rewards.router,
     checkpoints.router,
     merkle.router,
     backfill.router,

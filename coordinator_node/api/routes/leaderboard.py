@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 
+from coordinator_node.api.answers import UNCHANGED, Encoded
 from coordinator_node.api.auth import PUBLIC
-from coordinator_node.api.context import Context
-from coordinator_node.db.reports.leaderboard import newest_leaderboard, present_models, submitted_models
+from coordinator_node.api.context import Context, ReportContext
+from coordinator_node.api.layout import value_names
+from coordinator_node.db.reports.leaderboard import (
+    leaderboard_version,
+    newest_leaderboard,
+    present_models,
+    submitted_models,
+)
 from coordinator_node.entities.ensemble import is_ensemble_model
 from coordinator_node.schemas.report.competition import RESERVED, WINDOWS, LeaderboardEntry, ModelEntry
 from coordinator_node.schemas.report.wire import number_or_none, object_or_empty
@@ -20,18 +27,16 @@ router = APIRouter(prefix="/reports", tags=["leaderboard"], dependencies=[PUBLIC
 MOST_ROWS = 5000
 
 
-@router.get("/leaderboard")
-def leaderboard(context: Context, include_ensembles: bool = False) -> list[LeaderboardEntry]:
-    """The newest leaderboard, by rank; what is not ranked comes last. Empty before the first."""
-    with context.database.reading() as connection:
-        found = newest_leaderboard(connection)
-        if found is None:
-            return []
-        created_at, entries = found
-        shown = [e for e in entries if include_ensembles or not is_ensemble_model(str(e.get("model_id")))]
-        present = present_models(connection, [str(entry.get("model_id")) for entry in shown])
-    rows = [_entry(entry, created_at, present) for entry in shown]
-    return sorted(rows, key=lambda row: (row.rank is None, row.rank or 0))[:MOST_ROWS]
+@router.get("/leaderboard", response_model=list[LeaderboardEntry], responses=UNCHANGED)
+async def leaderboard(context: Context, request: Request, include_ensembles: bool = False) -> Response:
+    """The newest leaderboard, by rank; what is not ranked comes last. Empty before the first.
+
+    It changes once a score cycle: send its ETag as If-None-Match, and 304 says that it is still the same.
+    """
+    encoded = await context.answers.get(
+        ("leaderboard", include_ensembles), lambda last: _leaderboard(context, include_ensembles, last)
+    )
+    return encoded.answer(request)
 
 
 @router.get("/models")
@@ -42,11 +47,31 @@ def models(context: Context) -> list[ModelEntry]:
     return [ModelEntry(**row) for row in rows]
 
 
-def _entry(entry: Mapping[str, Any], created_at: datetime, present: set[str]) -> LeaderboardEntry:
+def _leaderboard(context: ReportContext, include_ensembles: bool, last: Encoded | None) -> Encoded:
+    with context.database.reading() as connection:
+        version = leaderboard_version(connection)
+        if last is not None and last.version == version:
+            return last
+        found = newest_leaderboard(connection)
+        if found is None:
+            return Encoded.of(version, [])
+        created_at, entries = found
+        shown = [e for e in entries if include_ensembles or not is_ensemble_model(str(e.get("model_id")))]
+        present = present_models(connection, [str(entry.get("model_id")) for entry in shown])
+    names = value_names(context.config)
+    rows = [_entry(entry, created_at, present, names) for entry in shown]
+    return Encoded.of(version, sorted(rows, key=lambda row: (row.rank is None, row.rank or 0))[:MOST_ROWS])
+
+
+def _entry(entry: Mapping[str, Any], created_at: datetime, present: set[str], names: Sequence[str]) -> LeaderboardEntry:
     model_id = str(entry.get("model_id"))
     score = object_or_empty(entry.get("score"))
     metrics, ranking = object_or_empty(score.get("metrics")), object_or_empty(score.get("ranking"))
-    named = {**({ranking["key"]: ranking.get("value")} if isinstance(ranking.get("key"), str) else {}), **metrics}
+    named = {
+        **dict.fromkeys(names),
+        **({ranking["key"]: ranking.get("value")} if isinstance(ranking.get("key"), str) else {}),
+        **metrics,
+    }
     return LeaderboardEntry(
         created_at=created_at,
         model_id=model_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -48,7 +48,9 @@ def global_standings(
         rows = standings_over_time(connection, question, by_scope=False)
         scopes = known_scopes(connection, context.config)
     common = _common(scopes)
-    return json_answer([_standing(row, question.aggregation, common, _STANDING) for row in rows])
+    return json_answer(
+        [_standing(row, question.aggregation, context.config.metrics, common, _STANDING) for row in rows]
+    )
 
 
 @router.get("/params", response_model=list[ScopeStanding])
@@ -66,7 +68,7 @@ def scope_standings(
     return json_answer(
         [
             {
-                **_standing(row, question.aggregation, _flat(row["scope_key"], scopes), _SCOPE),
+                **_standing(row, question.aggregation, (), _flat(row["scope_key"], scopes), _SCOPE),
                 "scope_key": row["scope_key"],
                 "scope": scopes.get(row["scope_key"]),
             }
@@ -89,7 +91,7 @@ def snapshot_metrics(
         rows = snapshots_over_time(connection, question)
         scopes = known_scopes(connection, context.config)
     common = _common(scopes)
-    return json_answer([_snapshot(row, common) for row in rows])
+    return json_answer([_snapshot(row, context.config.metrics, common) for row in rows])
 
 
 @router.get("/summary", response_model=list[SnapshotPoint])
@@ -102,7 +104,7 @@ def latest_metrics(
         rows = latest_snapshots(connection, question)
         scopes = known_scopes(connection, context.config)
     common = _common(scopes)
-    return json_answer([_snapshot(row, common) for row in rows])
+    return json_answer([_snapshot(row, context.config.metrics, common) for row in rows])
 
 
 def _question(
@@ -112,13 +114,13 @@ def _question(
 
 
 def _standing(
-    row: Record, aggregation: Aggregation, common: Mapping[str, Any], taken: frozenset[str]
+    row: Record, aggregation: Aggregation, measures: Sequence[str], common: Mapping[str, Any], taken: frozenset[str]
 ) -> dict[str, Any]:
     windows = {name: _double(row[f"mean_{place}"]) for place, name in enumerate(aggregation.windows)}
     metrics = {**numbers(parse_object(row["summary"])), **windows}
     key = aggregation.ranking_key
     return {
-        **{name: value for name, value in metrics.items() if name not in taken},
+        **{name: value for name, value in {**dict.fromkeys(measures), **metrics}.items() if name not in taken},
         **common,
         "model_id": row["model_id"],
         "performed_at": naive_text(row["as_of"]),
@@ -127,9 +129,10 @@ def _standing(
     }
 
 
-def _snapshot(row: Record, common: Mapping[str, Any]) -> dict[str, Any]:
+def _snapshot(row: Record, measures: Sequence[str], common: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = {**dict.fromkeys(measures), **numbers(parse_object(row["numbers"]))}
     return {
-        **{name: value for name, value in numbers(parse_object(row["numbers"])).items() if name not in _SNAPSHOT},
+        **{name: value for name, value in metrics.items() if name not in _SNAPSHOT},
         **common,
         "model_id": row["model_id"],
         "performed_at": naive_text(row["period_end"]),

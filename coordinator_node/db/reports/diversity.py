@@ -15,8 +15,13 @@ MEASURES = ("ic", "model_correlation", "ensemble_correlation", "contribution", "
 class DiversityPlace(NamedTuple):
     """Where a row stands in the order: most diverse first, unknown ones (-1) last, then by model."""
 
-    diversity: float
+    place: float
     model_id: str
+
+    @classmethod
+    def of(cls, row: Record) -> DiversityPlace:
+        """The place of a row."""
+        return cls(row["place"], row["model_id"])
 
 
 # JSON may hold numbers that no double can.
@@ -59,7 +64,7 @@ _RANK = text(
 
 def most_diverse(connection: Connection, limit: int, after: DiversityPlace | None) -> list[Record]:
     """The real models that have a snapshot, most diverse first, those behind `after`."""
-    values = {"limit": limit, "after": after and after.diversity, "after_id": after and after.model_id}
+    values = {"limit": limit, "after": after and after.place, "after_id": after and after.model_id}
     return fetch(connection, _ORDERED, values)
 
 

@@ -13,6 +13,15 @@ from coordinator_node.db.reports.expressions import is_ensemble
 from coordinator_node.db.reports.records import Record, fetch
 from coordinator_node.db.tables import LeaderboardRow, ModelRow
 
+# The row's own version too: somebody may have put it right by hand.
+_VERSION = text(
+    """
+    SELECT CAST(newest.xmin AS text) || ' ' || newest.id AS leaderboard, (
+        SELECT md5(string_agg(id, ' ' ORDER BY id)) FROM models WHERE presence = 'PRESENT'
+    ) AS present
+    FROM (SELECT xmin, id FROM leaderboards ORDER BY created_at DESC, id DESC LIMIT 1) AS newest
+    """
+)
 _PRESENT = text("SELECT id FROM models WHERE id = ANY(:ids) AND presence = 'PRESENT'")
 
 
@@ -26,6 +35,12 @@ def newest_leaderboard(connection: Connection) -> tuple[datetime, list[Mapping[s
     if found is None:
         return None
     return found.created_at, [entry for entry in found.entries_jsonb or [] if isinstance(entry, Mapping)]
+
+
+def leaderboard_version(connection: Connection) -> tuple[str | None, ...]:
+    """Something that differs whenever the newest leaderboard or the models that are present do; () before the first."""
+    found = connection.execute(_VERSION).first()
+    return () if found is None else tuple(found)
 
 
 def present_models(connection: Connection, model_ids: Iterable[str]) -> set[str]:

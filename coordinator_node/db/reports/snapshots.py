@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, select, tuple_
+from sqlalchemy import Connection, Select, and_, select, tuple_
+from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import col
 
 from coordinator_node.db.reports.expressions import is_ensemble
@@ -39,6 +40,40 @@ def newest_snapshots(
 
     Of real models unless one is named. Of one that was scored again only the newest generation.
     """
+    return _newest(
+        connection,
+        ~is_ensemble(col(SnapshotRow.model_id)) if model_id is None else col(SnapshotRow.model_id) == model_id,
+        since,
+        until,
+        limit,
+        after,
+    )
+
+
+def ensemble_snapshots(
+    connection: Connection,
+    *,
+    model_id: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    after: SnapshotPlace | None = None,
+) -> list[Record]:
+    """The newest snapshots of ensembles, of one or (None) of all; else as `newest_snapshots`."""
+    of_ensembles = is_ensemble(col(SnapshotRow.model_id))
+    if model_id is not None:
+        of_ensembles = and_(of_ensembles, col(SnapshotRow.model_id) == model_id)
+    return _newest(connection, of_ensembles, since, until, limit, after)
+
+
+def _newest(
+    connection: Connection,
+    among: ColumnElement[bool],
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    after: SnapshotPlace | None,
+) -> list[Record]:
     row = SnapshotRow
     newest: Select[*tuple[Any, ...]] = (
         select(
@@ -50,7 +85,7 @@ def newest_snapshots(
             col(row.result_summary_jsonb).label("result_summary"),
             col(row.created_at),
         )
-        .where(~is_ensemble(col(row.model_id)) if model_id is None else col(row.model_id) == model_id)
+        .where(among)
         .where(col(row.superseded_by).is_(None))
         .order_by(col(row.period_end).desc(), col(row.created_at).desc(), col(row.id).desc())
         .limit(limit)

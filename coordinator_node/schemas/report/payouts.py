@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from coordinator_node.entities.prediction import CheckpointStatus, RetainingEmission
 from coordinator_node.schemas.report.wire import JsonObject, UtcTime
@@ -84,3 +84,18 @@ class StatusChange(BaseModel):
     """Where a checkpoint goes: one step forward."""
 
     status: CheckpointStatus
+
+
+class Reward(BaseModel):
+    """One ranked model's part of one checkpoint; every number of its result stands beside these fields, by name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    checkpoint_id: str
+    period_start: UtcTime
+    period_end: UtcTime
+    model_id: str = Field(examples=["4711"])
+    model_name: str | None
+    rank: int | None = Field(description="From 1.")
+    reward_pct: float = Field(description="0-100; all of a checkpoint's sum to 100.", examples=[35.0])
+    prediction_count: int | None = Field(description="How many scored predictions it was over.")

@@ -1,0 +1,78 @@
+"""Who was rewarded how much. Its path is public, while all else below /reports/checkpoints/ needs the key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from coordinator_node.api.auth import PUBLIC
+from coordinator_node.api.context import Context
+from coordinator_node.api.pages import PAGED, Paging
+from coordinator_node.api.parameters import Limit, Text
+from coordinator_node.api.points import numbers
+from coordinator_node.db.reports.checkpoints import CheckpointPlace, newest_checkpoints
+from coordinator_node.db.reports.records import Record
+from coordinator_node.schemas.report.payouts import Reward
+from coordinator_node.schemas.report.standings import reserved
+from coordinator_node.schemas.report.wire import object_or_empty
+from coordinator_node.services.payout import reward_shares
+
+router = APIRouter(prefix="/reports", tags=["checkpoints"], dependencies=[PUBLIC])
+
+MOST_ROWS = 5000
+
+_RESERVED = reserved(Reward)
+
+
+@router.get("/checkpoints/rewards", responses=PAGED)
+def rewards(context: Context, pages: Paging, model_id: Text | None = None, limit: Limit = 20) -> list[Reward]:
+    """What each ranked model was rewarded in the newest `limit` checkpoints: newest first, then by rank.
+
+    A checkpoint whose emission or ranking cannot be read is left out. At most 5,000 rows, whole checkpoints each.
+    """
+    after = pages.after(CheckpointPlace)
+    with context.database.reading() as connection:
+        found = newest_checkpoints(connection, limit=limit + 1, after=after)
+    by_checkpoint = [(row, _rewards(row, model_id)) for row in found]
+    shown = pages.page(by_checkpoint, _fitting(by_checkpoint[:limit]), lambda pair: CheckpointPlace.of(pair[0]))
+    return [reward for _, own in shown for reward in own]
+
+
+def _fitting(by_checkpoint: list[tuple[Record, list[Reward]]]) -> int:
+    """How many checkpoints fit MOST_ROWS, at least one."""
+    rows = 0
+    for place, (_, own) in enumerate(by_checkpoint):
+        rows += len(own)
+        if place and rows > MOST_ROWS:
+            return place
+    return max(len(by_checkpoint), 1)
+
+
+def _rewards(checkpoint: Record, model_id: str | None) -> list[Reward]:
+    ranking = object_or_empty(checkpoint["meta"]).get("ranking")
+    shares = reward_shares(checkpoint)
+    if shares is None or not isinstance(ranking, list):
+        return []
+    entries = [(index, entry) for index, entry in enumerate(ranking) if isinstance(entry, dict)]
+    made = [_reward(checkpoint, entry, shares.get(index, 0.0)) for index, entry in entries]
+    return [reward for reward in made if model_id in (None, reward.model_id)]
+
+
+def _reward(checkpoint: Record, entry: dict[str, Any], percentage: float) -> Reward:
+    summary = numbers(object_or_empty(entry.get("result_summary")))
+    return Reward(
+        **{name: value for name, value in summary.items() if name not in _RESERVED},
+        checkpoint_id=checkpoint["id"],
+        period_start=checkpoint["period_start"],
+        period_end=checkpoint["period_end"],
+        model_id=str(entry.get("model_id")),
+        model_name=_of_type(entry.get("model_name"), str),
+        rank=_of_type(entry.get("rank"), int),
+        reward_pct=percentage,
+        prediction_count=_of_type(entry.get("prediction_count"), int),
+    )
+
+
+def _of_type[T](value: Any, wanted: type[T]) -> T | None:
+    return value if isinstance(value, wanted) and not isinstance(value, bool) else None
