@@ -42,6 +42,11 @@ class PredictionQuestion:
     model_ids: Sequence[str] | None
     value_field: str
 
+    @property
+    def span(self) -> Span:
+        """[begin, end), as buckets of predictions are."""
+        return Span(self.start, self.end + MICROSECOND)
+
 
 class PredictionPlace(NamedTuple):
     """Where a prediction stands in the order, newest first."""
@@ -162,27 +167,30 @@ def _bucketed(connection: Connection, question: PredictionQuestion) -> list[Reco
         return []
     width = chosen_width(shape["last"] - shape["first"], shape["series"], shape["points"])
     values: Record = {"value_field": question.value_field, "width": width, "limit": MOST_ROWS}
-    source = _pieces(question, kept, coarsest_level(width.total_seconds()), _IN_WIDTH, values)
+    source = _pieces(question, kept, coarsest_level(width.total_seconds()), values)
     buckets = merged(source, bucket_begin("begins_at", ":width"))
     return fetch(connection, text(_TOLD.format(buckets=buckets)), values)[::-1]
 
 
 def _shape(connection: Connection, question: PredictionQuestion, kept: Span | None) -> Record:
     """How many series and points there are, and from when to when, by the widest buckets that there are."""
-    values: Record = {"value_field": question.value_field}
-    source = _pieces(question, kept, LEVELS[-1], _IN_LEVEL, values)
-    return fetch(connection, text(_SHAPE.format(source=source)), values | {"start": question.start})[0]
+    values: Record = {"start": question.start}
+    among = _among(question, values)
+    parts = cover(question.span, (), kept, LEVELS[-1])
+    statement = _SHAPE.format(
+        in_kept=f"{kept_buckets('begins_at', parts.kept, values, ends_belong=False)} AND {among.format('model_id')}",
+        in_rows=f"{bounded('performed_at', parts.rows, values, ends_belong=False)} AND {among.format('model_id')}",
+    )
+    return fetch(connection, text(statement), values)[0]
 
 
-def _pieces(question: PredictionQuestion, kept: Span | None, coarsest: int, begins_at: str, values: Record) -> str:
+def _pieces(question: PredictionQuestion, kept: Span | None, coarsest: int, values: Record) -> str:
     """What to read sums FROM: kept buckets, and the rows themselves where none are kept or wanted."""
-    # Both ends belong to the question, and none to a span's end.
-    span = Span(question.start, question.end + MICROSECOND)
-    parts = cover(span, (), kept, coarsest)
+    parts = cover(question.span, (), kept, coarsest)
     among = _among(question, values)
     in_rows = bounded("prediction.performed_at", parts.rows, values, ends_belong=False)
     in_kept = kept_buckets("begins_at", parts.kept, values, ends_belong=False)
-    rows = summed_rows(begins_at, f"{in_rows} AND {among.format('prediction.model_id')}")
+    rows = summed_rows(_IN_WIDTH, f"{in_rows} AND {among.format('prediction.model_id')}")
     return f"""(
         SELECT {COLUMNS} FROM prediction_buckets WHERE {in_kept} AND {among.format("model_id")}
         UNION ALL {rows}
@@ -198,13 +206,20 @@ def _among(question: PredictionQuestion, values: Record) -> str:
 
 
 _IN_WIDTH = bucket_begin("prediction.performed_at", ":width")
-_IN_LEVEL = bucket_begin("prediction.performed_at", f"interval '{LEVELS[0]} seconds'")
 _SHAPE = """
     SELECT count(*) AS series, COALESCE(CAST(sum(points) AS bigint), 0) AS points,
            greatest(min(first), :start) AS first, max(last) AS last
     FROM (
-        SELECT sum(points) AS points, min(begins_at) AS first, max(performed_at) AS last
-        FROM {source} GROUP BY model_id, scope_key, prediction_config_id
+        SELECT sum(points) AS points, min(first) AS first, max(last) AS last
+        FROM (
+            SELECT model_id, scope_key, prediction_config_id, points, begins_at, performed_at
+            FROM prediction_buckets WHERE {in_kept}
+            UNION ALL
+            SELECT model_id, scope_key, COALESCE(prediction_config_id, ''), count(*), min(performed_at),
+                   max(performed_at)
+            FROM predictions WHERE {in_rows} GROUP BY 1, 2, 3
+        ) AS pieces (model_id, scope_key, prediction_config_id, points, first, last)
+        GROUP BY model_id, scope_key, prediction_config_id
     ) AS series
 """
 # What differs within a bucket is null. Equal documents have equal hashes, so one of them stands for all.

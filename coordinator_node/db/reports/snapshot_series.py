@@ -270,11 +270,11 @@ _COUNTED = """
 _SHAPE = """
     SELECT count(*) AS series, COALESCE(CAST(sum(points) AS bigint), 0) AS points, min(first) AS first
     FROM (
-        SELECT sum(points) AS points, min(period_end) AS first
+        SELECT sum(points) AS points, min(period_start) AS first
         FROM (
-            SELECT model_id, {scope}, snapshots, period_end FROM snapshot_buckets {of_kept}
-            UNION ALL SELECT model_id, {scope}, 1, period_end FROM snapshots {of_rows}
-        ) AS pieces (model_id, scope_key, points, period_end)
+            SELECT model_id, {scope}, snapshots, period_start FROM snapshot_buckets {of_kept}
+            UNION ALL SELECT model_id, {scope}, 1, period_start FROM snapshots {of_rows}
+        ) AS pieces (model_id, scope_key, points, period_start)
         GROUP BY model_id, scope_key
     ) AS series
 """

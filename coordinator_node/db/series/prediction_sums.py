@@ -24,14 +24,17 @@ _VALUE = f"""
     ) END
 """
 # Of several scores of a prediction the newest generation counts. Written as a join that leaves out the older ones, not
-# as a look into the index for each prediction: over many rows that takes several times as long.
+# as a look into the index for each prediction: over many rows that takes several times as long. Nearly all scores are
+# of generation 1, so that there is next to nothing to leave out.
 _SCORE = """
     LEFT JOIN scores AS score ON score.prediction_id = prediction.id AND NOT EXISTS (
         SELECT 1 FROM scores AS newer
-        WHERE newer.prediction_id = score.prediction_id AND newer.id <> score.id
+        WHERE newer.prediction_id = score.prediction_id AND newer.generation IS DISTINCT FROM 1
           AND (COALESCE(newer.generation, 0), newer.scored_at, newer.id)
             > (COALESCE(score.generation, 0), score.scored_at, score.id)
-    )
+    ) AND (score.generation IS NOT NULL OR NOT EXISTS (
+        SELECT 1 FROM scores AS newer WHERE newer.prediction_id = score.prediction_id AND newer.generation = 1
+    ))
 """
 
 COLUMNS = (
