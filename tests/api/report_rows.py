@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from api_cases import INPUT, NOW, checkpoint, model, prediction, schedule, score, store
+from builders import lease
 from sqlalchemy import Engine
+from sqlmodel import Session
 
+from coordinator_node.db.series.mark import kept_span
 from coordinator_node.db.tables import (
     BackfillJobRow,
     FeedIngestionStateRow,
@@ -16,6 +19,7 @@ from coordinator_node.db.tables import (
     LeaderboardRow,
     SnapshotRow,
 )
+from coordinator_node.services.snapshot.series import SeriesBuckets
 
 SECOND = timedelta(seconds=1)
 ENSEMBLE = "__ensemble_main__"
@@ -31,6 +35,21 @@ NUMBERS = {
     "fnc": 0.02,
     "ensemble_correlation": 0.4,
 }
+
+
+def keep_buckets(engine: Engine, *, until: datetime = NOW) -> None:
+    """What the score leader's passes do, until all before `until` is kept."""
+    with Session(engine) as session:
+        fence = lease(session)
+        session.commit()
+    series = SeriesBuckets(engine, "value")
+    while True:
+        with engine.connect() as connection:
+            before = kept_span(connection, "value")
+        series.advance(until, fence)
+        with engine.connect() as connection:
+            if kept_span(connection, "value") == before:
+                return
 
 
 def snapshot(number: int, model_id: str, **values: Any) -> SnapshotRow:

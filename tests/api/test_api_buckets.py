@@ -12,6 +12,7 @@ import pytest
 from api_cases import NOW, SCHEDULE, Client, prediction, schedule, score, stage, store
 from hypothesis import example, given
 from hypothesis import strategies as st
+from report_rows import keep_buckets
 from sqlalchemy import Engine
 
 from coordinator_node.db.reports import predictions, widths
@@ -119,12 +120,17 @@ def naive_buckets(rows: list[dict[str, Any]], width: timedelta) -> dict[tuple[An
     return told
 
 
-def test_buckets_hold_what_their_rows_hold(client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", ["nothing", "all", "a part"])
+@pytest.mark.parametrize(("points", "minutes"), [(21, 5), (6, 15)])
+def test_buckets_hold_what_their_rows_hold(
+    client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch, kept: str, points: int, minutes: int
+) -> None:
     for module in (predictions, widths):
         monkeypatch.setattr(module, "MOST_POINTS", 31)
-    for module in (predictions, widths):
-        monkeypatch.setattr(module, "MOST_ROWS", 8 * 21)
-    expected = naive_buckets(random_rows(engine), timedelta(minutes=5))
+        monkeypatch.setattr(module, "MOST_ROWS", 8 * points)
+    expected = naive_buckets(random_rows(engine), timedelta(minutes=minutes))
+    if kept != "nothing":
+        keep_buckets(engine, until=NOW if kept == "all" else NOW - timedelta(minutes=20))
     rows = client.rows("/reports/predictions")
     found = {
         (row["model_id"], row["param"], row["prediction_config_id"], row["performed_at"]): {
@@ -134,7 +140,7 @@ def test_buckets_hold_what_their_rows_hold(client: Client, engine: Engine, monke
         for row in rows
     }
     assert found == expected
-    assert len(found) == len(rows) <= 8 * 21
+    assert len(found) == len(rows) <= 8 * points
     assert [row["performed_at"] for row in rows] == sorted(row["performed_at"] for row in rows)
     mixed = [row for row in rows if row["scope"] is None]
     assert mixed

@@ -9,17 +9,14 @@ from typing import Any
 
 import pytest
 from api_cases import NOW, Client, ClientMaker, model, store
-from builders import lease
+from report_rows import keep_buckets
 from sqlalchemy import Engine
-from sqlmodel import Session
 
 from coordinator_node.crunch_config import Aggregation, AggregationWindow, CrunchConfig, ScheduledPrediction
 from coordinator_node.db.engine import transaction
 from coordinator_node.db.reports import snapshot_series, widths
 from coordinator_node.db.tables import SnapshotRow
-from coordinator_node.runtime.leases import LeaseFence
 from coordinator_node.services.ranking import window_means
-from coordinator_node.services.snapshot.series import SeriesBuckets
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -74,16 +71,6 @@ def stored(engine: Engine, rows: list[SnapshotRow]) -> list[SnapshotRow]:
     store(engine, *(model(model_id) for model_id in MODELS))
     store(engine, *(SnapshotRow(**row.model_dump()) for row in rows))
     return rows
-
-
-def keep_buckets(engine: Engine, config: CrunchConfig = CONFIG, *, until: datetime = NOW) -> None:
-    """What the leader's passes do, until all is kept."""
-    with Session(engine) as session:
-        fence: LeaseFence = lease(session)
-        session.commit()
-    series = SeriesBuckets(engine, config.aggregation.value_field)
-    for _ in range(9):
-        series.advance(until, fence)
 
 
 def as_of_moments(

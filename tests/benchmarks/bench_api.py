@@ -90,7 +90,7 @@ def measure(url: str, slots: int, seconds: float) -> None:
     print(TARGETS)
     with server(url, slots) as port:
         print(f"\nwithout kept buckets; load {os.getloadavg()[0]:.1f}")
-        print_figures(port, SERIES, seconds)
+        print_figures(port, SERIES, 0)
     begun = time.perf_counter()
     fill(engine, slots)
     settle(engine)
@@ -170,17 +170,21 @@ async def serve_until_ended(url: str, slots: int) -> None:
 
 
 def print_figures(port: int, paths: tuple[str, ...], seconds: float) -> None:
-    """Each endpoint alone, then asked by CLIENTS at once."""
-    print(f"{'endpoint':<40} {'bytes':>9} {'alone p50':>10} {'p99':>8} {'32: p50':>9} {'p99':>8} {'req/s':>8}   (ms)")
+    """Each endpoint alone, then asked by CLIENTS at once for so many seconds, if any."""
+    print(f"{'endpoint':<40} {'bytes':>9} {'alone p50':>10} {'p99':>8} {'32: p50':>10} {'p99':>8} {'req/s':>8}   (ms)")
     for path in paths:
         size, alone = asyncio.run(ask(port, path, 1, ALONE, 15.0))
-        _, together = asyncio.run(ask(port, path, CLIENTS, 10**9, seconds))
-        rate = len(together) / seconds
-        figures = [1000 * at(times, share) for times in (alone, together) for share in (0.5, 0.99)]
-        print(
-            f"{path:<40} {size:>9} " + "{:>10.1f} {:>8.1f} {:>9.1f} {:>8.1f}".format(*figures) + f" {rate:>8.0f}",
-            flush=True,
-        )
+        line = f"{path:<40} {size:>9} {quantiles(alone)}"
+        if seconds:
+            begun = time.perf_counter()
+            _, together = asyncio.run(ask(port, path, CLIENTS, 10**9, seconds))
+            line += f" {quantiles(together)} {len(together) / (time.perf_counter() - begun):>8.0f}"
+        print(line, flush=True)
+
+
+def quantiles(times: list[float]) -> str:
+    """The median and the 99th percentile, in milliseconds."""
+    return "{:>10.1f} {:>8.1f}".format(*(1000 * at(times, share) for share in (0.5, 0.99)))
 
 
 def at(times: list[float], share: float) -> float:
