@@ -89,7 +89,7 @@ def test_buckets_follow_what_is_counted_early_and_late(engine: Engine, fence: Le
     predict(engine, [-9 * HOUR, -8.9 * HOUR, -HOUR])
     waiting = predict(engine, [-2 * HOUR, 30.0], scored=False)
     stage = stage_of(engine)
-    run(stage, fence, at(HOUR), passes=6)
+    run(stage, fence, at(HOUR), passes=14)
     kept = kept_now(engine)
     assert kept is not None
     assert kept.begin <= at(-9 * HOUR)

@@ -25,8 +25,8 @@ from coordinator_node.db.series.spans import LEVELS, Span, floor
 SETTLED_AFTER = timedelta(minutes=5)
 """How long after its end a bucket is made: most of what is in it is scored and counted by then."""
 
-STRETCH = timedelta(hours=6)
-"""How much time is filled in at once."""
+STRETCH = timedelta(hours=1)
+"""How much time is filled in at once: so little that it holds up no pass."""
 
 _FIRST = text("SELECT least((SELECT min(performed_at) FROM predictions), (SELECT min(period_end) FROM snapshots))")
 _PERIOD_ENDS = text("SELECT DISTINCT period_end FROM snapshots WHERE id = ANY(CAST(:ids AS text[]))")
