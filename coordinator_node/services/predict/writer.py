@@ -42,9 +42,21 @@ class Batch:
     left: list[ShardCall] = field(default_factory=list)
 
     def epochs(self) -> dict[str, int]:
-        """The shards that the batch is written under. A later epoch of a shard counts: `without` drops the earlier."""
-        found = {shard: epoch for shard, epoch, _ in self.rows}
-        return found | {call.shard: call.epoch for call in self.closed}
+        """The shards that the batch is written under, with the latest epoch of each."""
+        epochs: dict[str, int] = {}
+        for shard, epoch in [*(row[:2] for row in self.rows), *((call.shard, call.epoch) for call in self.closed)]:
+            epochs[shard] = max(epoch, epochs.get(shard, epoch))
+        return epochs
+
+    def parted(self) -> tuple[Batch, Batch]:
+        """What belongs to the latest epochs, and what to earlier ones: their shards were lost and taken again."""
+        epochs = self.epochs()
+        present, passed = Batch(left=self.left), Batch()
+        for row in self.rows:
+            (present if row[1] == epochs[row[0]] else passed).rows.append(row)
+        for call in self.closed:
+            (present if call.epoch == epochs[call.shard] else passed).closed.append(call)
+        return present, passed
 
     def without(self, lost: frozenset[str]) -> Batch:
         """The batch without what belongs to these shards."""
@@ -120,6 +132,10 @@ class PredictionWriter:
             self._full.set()
 
     async def _store(self, batch: Batch) -> None:
+        batch, passed = batch.parted()
+        if passed.rows or passed.closed:
+            log.warning("predictions of shards that were lost and taken again dropped", rows=len(passed.rows))
+            self._done(0, passed.closed)
         failures = 0
         while True:
             try:
@@ -149,9 +165,6 @@ class PredictionWriter:
             await asyncio.to_thread(self._refuse_unstorable, batch)
 
     def _write(self, batch: Batch) -> None:
-        earlier = {shard for shard, epoch, _ in batch.rows if batch.epochs()[shard] != epoch}
-        if earlier:
-            raise LeaseLostError(f"shards {sorted(earlier)} were lost and taken again", frozenset(earlier))
         fence = GroupFence(batch.epochs())
         with transaction(self._engine) as session:
             fence.check(session)  # before the rows: what a lost shard's rows refer to may be gone
