@@ -194,6 +194,7 @@ async def test_a_bad_model_costs_only_itself(engine: Engine) -> None:
         "surrogate": answering({"value": 1.0, "note": "\ud800"}),
         "huge": answering({"value": 1.0, "note": "x" * 5_000_000}),
         "large": answering({"value": 1.0, "note": "x" * 1_200_000}),
+        "unpacks": answering(pd.DataFrame({"value": [0.0] * 200_000})),
     }
     async with ModelCluster(**behaviours) as cluster, predicting(engine, cluster):
         await called(engine, 1)
@@ -220,6 +221,7 @@ async def test_a_bad_model_costs_only_itself(engine: Engine) -> None:
     assert by_model["surrogate"] == {("FAILED", "answer.note holds text t")}
     assert {status for status, _ in by_model["huge"]} == {"FAILED"}
     assert {reason for _, reason in by_model["large"]} == {"answer of 1200026 bytes "}
+    assert {reason for _, reason in by_model["unpacks"]} == {"answer cannot be decoded"}
     with engine.begin() as connection:  # its answers of before are scored too, and not of every slot
         connection.execute(text("UPDATE predictions SET status = 'FAILED' WHERE model_id = 'dies'"))
     check_healthy_are_scored(engine, {"good", "number", "boolean", "frame"}, later)
