@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
+import pytest
 from builders import START, at, records, settings_of
+from pydantic import BaseModel
 from sqlalchemy import Engine
 from sqlmodel import Session
 
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.engine import transaction
-from coordinator_node.services.predict.raw_input import InputReader
+from coordinator_node.services.predict.raw_input import InputBuilderError, InputReader, MarketInput
 
 MINUTE = 60.0
 SUBJECTS = ("BTC", "ETH", "SOL")
@@ -66,3 +70,42 @@ def test_a_candle_that_had_not_closed_at_the_time_is_not_given(engine: Engine) -
     assert given is not None
     assert list(given.subjects) == ["BTC"]
     assert [candle["open"] for candle in given.subjects["BTC"]["candles_1m"]] == [1.0, 2.0, 3.0]
+
+
+class Indicators(BaseModel):
+    """An operator's input_type."""
+
+    mean: float
+    more: Any = None
+
+
+class Builder:
+    """What the operator's builder below makes of any input."""
+
+    made: dict[str, Any]
+
+
+def build(raw: dict[str, Any]) -> dict[str, Any]:
+    """An INFERENCE_INPUT_BUILDER."""
+    return Builder.made
+
+
+def built(engine: Engine, made: dict[str, Any]) -> MarketInput | None:
+    Builder.made = made
+    with transaction(engine) as session:
+        records(session, {0.0: {"price": 1.0}})
+        settings = settings_of(INFERENCE_INPUT_BUILDER=f"{__name__}:build")
+        return InputReader(CrunchConfig(input_type=Indicators), settings).read(session, at(1))
+
+
+def test_what_a_builder_computes_is_given_as_json_has_it(engine: Engine) -> None:
+    made = {"mean": math.nan, "more": {"scalar": np.float32(0.5), "series": np.array([np.nan, 2.0]), "far": -math.inf}}
+    given = built(engine, made)
+    assert given is not None
+    assert given.subjects["BTC"] == {"mean": None, "more": {"scalar": 0.5, "series": [None, 2.0], "far": None}}
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800"])
+def test_a_builders_text_that_cannot_be_stored_skips_the_input_with_the_reason(engine: Engine, text: str) -> None:
+    with pytest.raises(InputBuilderError, match=r"input of BTC: UnstorableError: it\.more holds text"):
+        built(engine, {"mean": 1.0, "more": text})

@@ -14,6 +14,7 @@ from sqlmodel import Session
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES
+from coordinator_node.entities.json_values import finite_or_null, storable, to_json
 from coordinator_node.extensions.callable_resolver import configured_callable
 from coordinator_node.services.feed_scope import FeedScope
 
@@ -120,13 +121,18 @@ class InputReader:
             raw["records"] = [{"ts": int(at.timestamp()), **values} for at, values in rows]
         try:
             data = self._builder(raw) if self._builder else raw
-            return self._input_type.model_validate(data).model_dump(mode="json")
+            # An indicator has no value before it has enough records: null, which is JSON's word for its NaN.
+            built: dict[str, Any] = storable(finite_or_null(to_json(self._input_type.model_validate(data))), "it")
+            return built
         except RAISED_BY_CALLABLES as error:  # an operator's callable may raise anything; the input is skipped
             raise InputBuilderError(f"input of {subject}: {type(error).__name__}: {error}") from error
 
 
 class InputBuilderError(RuntimeError):
-    """INFERENCE_INPUT_BUILDER or `input_type` refused what the feed gave; this input is skipped."""
+    """INFERENCE_INPUT_BUILDER or `input_type` refused what the feed gave, or made of it what cannot be stored.
+
+    This input is skipped.
+    """
 
 
 def _encode(subjects: dict[str, dict[str, Any]]) -> dict[str, bytes]:
