@@ -50,6 +50,8 @@ class ModelNode(DynamicSubclassServiceServicer):
     # The base classes that it was to make an instance of.
     setups: list[str] = field(default_factory=list)
     keep_calls: bool = True
+    # Whether it works on a call to its end, as real nodes do, though whoever asked has given up.
+    stubborn: bool = False
     credentials: grpc.ServerCredentials | None = None
     # What the node proves itself with: metadata that it sends before each answer.
     proof: tuple[tuple[str, str], ...] = ()
@@ -93,16 +95,21 @@ class ModelNode(DynamicSubclassServiceServicer):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "one call at a time")
         await self._prove(context)
         self._busy = True
+        working: asyncio.Future[Any] | None = None
         try:
             arguments: list[Any] = []
             if self.keep_calls:
                 arguments = [decode_data(a.data.value, a.data.type) for a in request.methodArguments]
                 self.calls.append((request.methodName, arguments))
-            answer = await self.behaviour(request.methodName, arguments)
+            working = asyncio.ensure_future(self.behaviour(request.methodName, arguments))
+            answer = await (asyncio.shield(working) if self.stubborn else working)
         except ModelRaisedError as error:
             return CallResponse(status=Status(code=error.code, message=str(error)))
         finally:
-            self._busy = False
+            if working is None or working.done():
+                self._busy = False
+            else:
+                working.add_done_callback(lambda _: setattr(self, "_busy", False))
         kind = detect_data_type(answer)
         return CallResponse(
             status=Status(code="SUCCESS"), methodResponse=Variant(type=kind, value=encode_data(kind, answer))

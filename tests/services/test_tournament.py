@@ -184,6 +184,21 @@ async def test_a_hanging_model_holds_up_only_itself_and_each_of_its_calls_has_th
     assert rows(engine, "SELECT failed_reason FROM predictions WHERE status = 'FAILED'") == [("timeout",)]
 
 
+async def test_a_row_that_took_too_long_costs_neither_the_rows_behind_it_nor_the_model(engine: Engine) -> None:
+    async def slow_on_first(method: str, arguments: list[Any]) -> Any:
+        await asyncio.sleep(0 if arguments[1] else 2.5)
+        return await doubles(method, arguments)
+
+    limits = {"model_runner_timeout_seconds": 2, "model_runner_max_consecutive_timeouts": 2}
+    async with tournament(engine, settings=limits, slow=slow_on_first) as cluster:
+        cluster.nodes["slow"].stubborn = True
+        queue(engine, "r1")
+        await called(engine)
+        assert cluster.reports == []
+    found = rows(engine, "SELECT status, failed_reason FROM predictions ORDER BY scope_jsonb->'feature_index'")
+    assert found == [("FAILED", "timeout"), ("PENDING", None), ("PENDING", None), ("PENDING", None)]
+
+
 async def test_models_that_are_away_are_absent_and_rounds_wait_for_a_worker(engine: Engine) -> None:
     async with tournament(engine, stays=doubles, leaves=doubles) as cluster:
         await cluster.update("leaves", "STOPPED")

@@ -18,6 +18,9 @@ from coordinator_node.services.predict.presence import Running
 
 log = get_logger(__name__)
 
+# How soon a node is asked again that was busy with a call that has timed out.
+BUSY_SECONDS = 0.2
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -114,7 +117,7 @@ class Lane:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
-            value = await call_model(self.runner, call, timeout_seconds)
+            value = await self._answer(call, begun + timeout_seconds)
         except ModelCallError as error:
             self._count(error, call)
             return Answer(error=str(error), exec_time_ms=(loop.time() - begun) * 1000)
@@ -123,6 +126,20 @@ class Lane:
             return Answer(error=reason_of(error), exec_time_ms=(loop.time() - begun) * 1000)
         self.failures = self.timeouts = 0
         return Answer(value=value, exec_time_ms=(loop.time() - begun) * 1000)
+
+    async def _answer(self, call: Call, deadline: float) -> Any:
+        """What the model answers; a node that is still busy with a call that timed out is asked until it is free.
+
+        Else one slow call would cost a round all the rows behind it, and the model its place, as failing for ever.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return await call_model(self.runner, call, deadline - loop.time())
+            except ModelCallError as error:
+                if not error.busy or loop.time() + BUSY_SECONDS >= deadline:
+                    raise
+            await asyncio.sleep(BUSY_SECONDS)
 
     def _count(self, error: ModelCallError, call: Call) -> None:
         if error.timed_out:

@@ -49,12 +49,17 @@ MAX_EVENT_BYTES = 64 * 1024 * 1024
 
 
 class ModelCallError(Exception):
-    """A call that gave no answer. `timed_out` tells a slow model from a failing one, `code` is the runner's status."""
+    """A call that gave no answer. `code` is the runner's status.
 
-    def __init__(self, reason: str, *, code: str = "FAILED", timed_out: bool = False) -> None:
+    `timed_out` tells a slow model from a failing one; `busy` says that the node refused the call, because it still
+    works on an earlier one whose answer nobody waits for any more.
+    """
+
+    def __init__(self, reason: str, *, code: str = "FAILED", timed_out: bool = False, busy: bool = False) -> None:
         super().__init__(reason)
         self.code = code
         self.timed_out = timed_out
+        self.busy = busy
 
 
 @dataclass(frozen=True)
@@ -96,14 +101,7 @@ async def call_model(runner: DynamicSubclassModelRunner, call: Call, timeout_sec
     try:
         response = await runner.grpc_stub.Call(request, timeout=timeout_seconds)
     except grpc.aio.AioRpcError as error:
-        # A node that is still busy with an earlier call refuses this one, which the library too counts as a timeout.
-        timed_out = error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
-        reason = (
-            "timeout"
-            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            else f"{error.code().name}: {error.details()}"
-        )
-        raise ModelCallError(reason, code=error.code().name, timed_out=timed_out) from None
+        raise _failed_call(error.code(), str(error.details())) from None
     except grpc.aio.UsageError:  # its connection was closed before its lane, as when its shard goes to another worker
         raise ModelCallError("the model went away", code="GONE") from None
     except AuthError as error:
@@ -118,6 +116,14 @@ async def call_model(runner: DynamicSubclassModelRunner, call: Call, timeout_sec
         return read_frame(value.value) if value.type == VariantType.PARQUET else decode_data(value.value, value.type)
     except Exception as error:  # whatever a decoder makes of a stranger's bytes costs this answer only
         raise ModelCallError(f"answer cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def _failed_call(code: grpc.StatusCode, details: str) -> ModelCallError:
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return ModelCallError("timeout", code=code.name, timed_out=True)
+    # gRPC says the same of a message that is too large for it. The library, too, counts a busy node as a timeout.
+    busy = code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" not in details
+    return ModelCallError(f"{code.name}: {details}", code=code.name, timed_out=busy, busy=busy)
 
 
 class _Orchestrator(WebsocketClient):  # type: ignore[misc]  # the library has no types
