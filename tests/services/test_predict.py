@@ -221,6 +221,8 @@ async def test_a_bad_model_costs_only_itself(engine: Engine) -> None:
     assert by_model["surrogate"] == {("FAILED", "answer.note holds text t")}
     assert {status for status, _ in by_model["huge"]} == {"FAILED"}
     assert {reason for _, reason in by_model["large"]} == {"answer of 1200026 bytes "}
+    shown = "SELECT 1 FROM predictions WHERE failed_reason LIKE '%1048576: begins b%note%xxxx%'"
+    assert len(rows(engine, shown)) == len(rows(engine, CALLED))
     assert {reason for _, reason in by_model["unpacks"]} == {"answer cannot be decoded"}
     with engine.begin() as connection:  # its answers of before are scored too, and not of every slot
         connection.execute(text("UPDATE predictions SET status = 'FAILED' WHERE model_id = 'dies'"))

@@ -32,7 +32,7 @@ from coordinator_node.config.settings import Settings
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.entities.json_values import reason_of
 from coordinator_node.runtime.logging import get_logger
-from coordinator_node.services.predict.answers import MAX_ANSWER_BYTES
+from coordinator_node.services.predict.answers import MAX_ANSWER_BYTES, SHOWN_CHARACTERS, shorten
 from coordinator_node.services.predict.frames import read_frame
 
 log = get_logger(__name__)
@@ -111,7 +111,8 @@ async def call_model(runner: DynamicSubclassModelRunner, call: Call, timeout_sec
         raise ModelCallError(f"{status.code}: {status.message}".rstrip(": "), code=status.code)
     value = response.methodResponse
     if len(value.value) > MAX_ANSWER_BYTES:
-        raise ModelCallError(f"answer of {len(value.value)} bytes is larger than {MAX_ANSWER_BYTES}")
+        sent = shorten(value.value[: SHOWN_CHARACTERS // 2])
+        raise ModelCallError(f"answer of {len(value.value)} bytes is larger than {MAX_ANSWER_BYTES}: begins {sent}")
     try:
         return read_frame(value.value) if value.type == VariantType.PARQUET else decode_data(value.value, value.type)
     except Exception as error:  # whatever a decoder makes of a stranger's bytes costs this answer only
