@@ -15,7 +15,7 @@ from coordinator_node.metrics.observations import ObservationTable
 from coordinator_node.services.snapshot.observations import ModelWindow, ObservationStore
 
 CELLS_AT_ONCE = 4_000_000
-"""Rows times columns of one table at most (of several models); each of its arrays then takes 32 MB."""
+"""Rows times columns of one table at most, where parting its models makes smaller ones; each array takes 32 MB then."""
 
 
 class Span(NamedTuple):
@@ -73,18 +73,27 @@ def _tables(
 ) -> Iterator[MeasuredTable]:
     if not wanted:
         return
-    held = np.zeros(store.entry_count, dtype=np.bool_)
-    for row in wanted:
-        held[row.entries] = True
-    if len(rows) * int(held.sum()) > CELLS_AT_ONCE and len(wanted) > 1:
-        middle = len(wanted) // 2
-        yield from _tables(store, wanted[:middle], rows, ensemble)
-        yield from _tables(store, wanted[middle:], rows, ensemble)
-        return
+    held = _held(store, wanted)
+    columns, middle = int(held.sum()), len(wanted) // 2
+    if len(rows) * columns > CELLS_AT_ONCE and middle:
+        parts = (wanted[:middle], wanted[middle:])
+        # Models that answered in the same slots need the same columns in each part: parted they would only cost twice.
+        if 2 * sum(int(_held(store, part).sum()) for part in parts) < 3 * columns:
+            for part in parts:
+                yield from _tables(store, part, rows, ensemble)
+            return
     ids = {row.model_id for row in wanted}
     among = [row for row in rows if row.model_id not in ids and not is_ensemble_model(row.model_id)]
     shown = [*wanted, *(row for row in among if held[row.entries].any())]
     yield MeasuredTable(_table(store, np.flatnonzero(held), shown, ensemble), list(range(len(wanted))))
+
+
+def _held(store: ObservationStore, rows: Sequence[_Row]) -> NDArray[np.bool_]:
+    """Which of the store's entries some of the rows have."""
+    held = np.zeros(store.entry_count, dtype=np.bool_)
+    for row in rows:
+        held[row.entries] = True
+    return held
 
 
 def _table(
