@@ -22,7 +22,7 @@ from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationE
 from coordinator_node.entities.json_values import reason_of
 from coordinator_node.extensions.callable_resolver import configured_callable
 from coordinator_node.metrics.values import as_number
-from coordinator_node.services.window_sums import Sums, WindowSums, read_window_sums
+from coordinator_node.services.window_sums import Sums, WindowSums, hours_before, read_window_sums
 
 _LATEST = text(
     """
@@ -30,7 +30,8 @@ _LATEST = text(
            latest.result_summary_jsonb
     FROM models LEFT JOIN LATERAL (
         SELECT result_summary_jsonb FROM snapshots
-        WHERE model_id = models.id AND period_end <= :as_of AND prediction_count > 0 AND superseded_by IS NULL
+        WHERE model_id = models.id AND period_end > :after AND period_end <= :as_of AND prediction_count > 0
+              AND superseded_by IS NULL
         ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1
     ) AS latest ON true
     ORDER BY models.id
@@ -46,7 +47,8 @@ class RankingError(RuntimeError):
 class Standing:
     """Where one model stands.
 
-    `windows` are its means, `summary` is its latest snapshot's. `value` is what it is ranked by; None leaves it
+    `windows` are its means. `summary` is its latest snapshot's; {} where that is older than the metrics' window, for
+    whoever has gone must not lead by what was true when it went. `value` is what it is ranked by; None leaves it
     unranked, `rank` being None too. `prediction_count` is how many scored predictions there are in the window that
     ranks (the longest one, where something else does); None where it was not counted. `cruncher_id` tells players of
     one name apart.
@@ -94,6 +96,7 @@ class Ranking:
 
     def __init__(self, config: CrunchConfig, settings: Settings) -> None:
         self._aggregation = config.aggregation
+        self._metrics_hours = config.metrics_window_hours
         check_ranking_key(config)
         self._ranker = configured_callable(settings, "leaderboard_ranker")
 
@@ -107,7 +110,8 @@ class Ranking:
         counted = sums.get(counting_window(self._aggregation) or "", {})
         key, direction = self._aggregation.ranking_key, self._aggregation.ranking_direction
         standings: list[Standing] = []
-        for row in session.connection().execute(_LATEST, {"as_of": as_of}):
+        span = {"after": hours_before(as_of, self._metrics_hours), "as_of": as_of}
+        for row in session.connection().execute(_LATEST, span):
             summary = row.result_summary_jsonb if isinstance(row.result_summary_jsonb, dict) else {}
             own = {name: windows.get((row.id, name)) for name in self._aggregation.windows}
             standings.append(

@@ -145,6 +145,20 @@ def test_a_metric_or_a_field_of_the_score_may_rank(engine: Engine, key: str) -> 
     assert found.value == 0.25
 
 
+@pytest.mark.parametrize("key", ["ic", "value"])
+def test_who_has_gone_does_not_lead_by_what_was_true_when_it_went(engine: Engine, key: str) -> None:
+    config = CrunchConfig(aggregation=Aggregation(ranking_key=key), metrics_window_hours=48)
+    ranking = Ranking(config, builders.settings_of())
+    with Session(engine) as session:
+        for model_id, value, hour in (("gone", 1.0, 52.0), ("there", 0.5, 52.1)):
+            builders.model(session, model_id)
+            builders.snapshot(
+                session, model_id, result_summary_jsonb={"ic": value, "value": value}, period_end=at(hour * HOUR)
+            )
+        ranked = ranking.ranked(ranking.standings(session, NOW))
+    assert [(one.model_id, one.rank, one.value) for one in ranked] == [("there", 1, 0.5), ("gone", None, None)]
+
+
 def test_models_are_ranked_by_value_then_first_score_then_id() -> None:
     given_standings = [
         standing("z", 1.0, 5),
