@@ -98,8 +98,9 @@ def score(session: Session, prediction_id: str, value: float = 1.0, **fields: An
 
 
 def scored(session: Session, model_id: str, value: float = 1.0, **fields: Any) -> PredictionRow:
-    """A scored prediction with an input of its own and an uncounted score."""
-    row = prediction(session, model_id, market_input(session).id, **{"status": "SCORED", **fields})
+    """A scored prediction with an uncounted score, and an input of its own unless one is given."""
+    input_id = fields.pop("input_id", None) or market_input(session).id
+    row = prediction(session, model_id, input_id, **{"status": "SCORED", **fields})
     score(session, row.id, value, scored_at=row.resolvable_at + timedelta(seconds=1))
     return row
 

@@ -235,6 +235,26 @@ def test_metrics_are_taken_over_the_window_and_null_where_undefined(engine: Engi
     assert b["result_summary_jsonb"]["ic"] is None
 
 
+def test_a_clock_that_was_ahead_for_a_while_costs_no_observations(engine: Engine, fence: LeaseFence) -> None:
+    def score_more(seconds: range, profit: float) -> None:
+        with Session(engine) as session:
+            for n in seconds:
+                row = builders.market_input(session, actuals_jsonb={"profit": profit})
+                builders.scored(session, "a", input_id=row.id, performed_at=at(n), resolvable_at=at(n + 10))
+            session.commit()
+
+    with Session(engine) as session:
+        builders.model(session, "a")
+        session.commit()
+    stage = stage_of(engine, metrics=["hit_rate"])
+    score_more(range(10), 1.0)
+    stage.run_once(at(61), fence)
+    stage.run_once(at(30 * 86_400), fence)
+    score_more(range(10, 15), -1.0)
+    stage.run_once(at(62), fence)
+    assert rows(engine, SNAPSHOT_ROWS)[-1]["result_summary_jsonb"]["hit_rate"] == pytest.approx(10 / 15)
+
+
 def test_a_metric_sees_the_documented_shapes(
     engine: Engine, fence: LeaseFence, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Engine
@@ -45,6 +45,9 @@ SCORES_AT_ONCE = 20_000
 
 LEADERBOARD_EVERY = 10
 """After so many cycles a leaderboard is written though nothing was scored, because its windows have moved on."""
+
+CLOCK_STEP = timedelta(minutes=1)
+"""A clock that goes back by no more changes so little of a window that it is not read anew."""
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -86,6 +89,7 @@ class SnapshotStage:
         self._weights = EnsembleWeights(config)
         self._sums = RunningWindowSums(config.aggregation)
         self._store: ObservationStore | None = None
+        self._remembered_from = datetime.min.replace(tzinfo=UTC)
         self._fence: Fence | None = None
         self._generation = LIVE_GENERATION
         self._cycles_since_leaderboard = LEADERBOARD_EVERY
@@ -145,10 +149,15 @@ class SnapshotStage:
         """What is remembered of the window that ends now; read from the database where nothing is remembered yet."""
         keep_rows = needs_rows(self._config) or strategies_need_rows(self._config)
         begins = hours_before(now, self._config.metrics_window_hours)
+        if begins + CLOCK_STEP < self._remembered_from:
+            self._store = None  # the clock was ahead, and what it made forgotten is in the window again
         if self._store is None or self._store.keeps_rows != keep_rows:
             with Session(self._engine) as session:
                 self._store = filled_store(session, begins, keep_rows=keep_rows)
-        self._store.forget_before(begins)
+            self._remembered_from = begins
+        if begins > self._remembered_from:
+            self._store.forget_before(begins)
+            self._remembered_from = begins
         return self._store
 
     def _write_leaderboard(self, store: ObservationStore, now: datetime, fence: Fence) -> bool:
