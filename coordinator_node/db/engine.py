@@ -10,6 +10,7 @@ from sqlalchemy import Engine, create_engine
 from sqlmodel import Session
 
 from coordinator_node.config.settings import Settings
+from coordinator_node.db.json_text import parse_json
 
 # A connection that is cut without a word is noticed within about 15 s instead of the system's hours.
 KEEPALIVES = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 3, "keepalives_count": 3}
@@ -39,6 +40,7 @@ def make_engine(url: str, application_name: str = "coordinator-node") -> Engine:
         pool_pre_ping=True,
         pool_size=5,
         max_overflow=5,
+        json_deserializer=parse_json,
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
             "application_name": application_name,

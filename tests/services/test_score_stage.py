@@ -23,6 +23,7 @@ from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.runtime.loop import PassResult
 from coordinator_node.services.score import ScoreStage, service
 from coordinator_node.services.score.service import back_off
+from coordinator_node.services.snapshot import SnapshotStage
 
 FULL = (
     "SELECT p.id, p.status, p.failed_reason, s.result_jsonb AS result, s.success, s.failed_reason AS score_reason,"
@@ -183,6 +184,30 @@ def test_of_a_thousand_predictions_the_bad_ones_fail_and_the_rest_is_scored(
     good = [row for row in found.values() if row["status"] == "SCORED"]
     assert all(row["success"] and row["generation"] == 1 for row in good)
     assert {row["result"]["value"] for row in good if row["id"] != "mutate"} == {0.1}
+
+
+@pytest.mark.parametrize(
+    "output",
+    ['{"value": 1' + "0" * 5000 + "}", '{"value": ' + "[" * 2000 + "]" * 2000 + "}", "[1]", '"text"', "7"],
+    ids=["digits", "depth", "list", "text", "number"],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_an_output_that_python_cannot_hold_costs_its_prediction_only(engine: Engine, output: str, known: bool) -> None:
+    with Session(engine) as session:
+        market(session)
+        builders.model(session, "a")
+        row = builders.market_input(session, actuals_jsonb={"profit": 0.1} if known else None)
+        for prediction_id in ("bad", "good"):
+            builders.prediction(session, "a", row.id, id=prediction_id, scope_key=prediction_id)
+        session.connection().execute(
+            text("UPDATE predictions SET inference_output_jsonb = CAST(:output AS jsonb) WHERE id = 'bad'"),
+            {"output": output},
+        )
+        lease = builders.lease(session)
+        session.commit()
+    assert stage_of(engine).run_once(at(61)).counts == {"scored": 1, "failed": 1, "waiting": 0}
+    snapshots = SnapshotStage(engine, CrunchConfig(metrics=["ic"]), builders.settings_of())
+    assert snapshots.run_once(at(62), lease).counts["counted"] == 2
 
 
 def test_a_score_type_of_ones_own_decides_what_is_valid(engine: Engine) -> None:
