@@ -58,6 +58,24 @@ WHERE prediction.prediction_config_id IS NOT NULL AND schedule.id IS NULL
 ORDER BY prediction.prediction_config_id, prediction.performed_at DESC, prediction.id
 """
 
+# 0.1.84 stored a score first and the prediction's status later: a crash between them left a prediction pending that
+# has its score, and that would be scored and counted a second time.
+SCORED_BEFORE = """
+UPDATE predictions SET status = CASE WHEN scored.succeeded THEN 'SCORED' ELSE 'FAILED' END
+FROM (SELECT prediction_id, bool_or(success) AS succeeded FROM scores GROUP BY prediction_id) AS scored
+WHERE scored.prediction_id = predictions.id AND predictions.status = 'PENDING'
+"""
+# Ties are broken by it.
+FIRST_SCORED = """
+UPDATE models SET first_scored_at = scored.first
+FROM (
+    SELECT prediction.model_id, min(scores.scored_at) AS first
+    FROM scores JOIN predictions AS prediction ON prediction.id = scores.prediction_id
+    WHERE scores.success GROUP BY prediction.model_id
+) AS scored
+WHERE scored.model_id = models.id
+"""
+
 
 def upgrade() -> None:
     for table, columns in UNUSED_INDEXES.items():
@@ -138,6 +156,7 @@ def create_slots() -> None:
 
 
 def extend_predictions() -> None:
+    op.execute(SCORED_BEFORE)
     op.execute(ORPHANS_SCHEDULES)
     op.add_column("predictions", sa.Column("slot_id", sa.String()))
     op.add_column("predictions", sa.Column("failed_reason", sa.String()))
@@ -182,6 +201,7 @@ def extend_others() -> None:
     op.add_column("models", sa.Column("presence", sa.String()))
     op.add_column("models", instant("presence_since"))
     op.add_column("models", instant("first_scored_at"))
+    op.execute(FIRST_SCORED)
     op.add_column("checkpoints", sa.Column("period", TSTZRANGE()))
     op.create_exclude_constraint("ex_checkpoints_period", "checkpoints", ("period", "&&"), using="gist")
 

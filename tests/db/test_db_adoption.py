@@ -121,6 +121,19 @@ def test_adoption_keeps_every_row_and_ends_at_the_newest_schema(
     assert "already" in migrate_engine(target)
 
 
+@pytest.mark.parametrize(("success", "status"), [(True, "SCORED"), (False, "FAILED")])
+def test_what_was_scored_before_a_crash_is_not_scored_again(success: bool, status: str, target: Engine) -> None:
+    make_predecessor(target, naive=True)
+    fill_predecessor(target)
+    with target.begin() as connection:
+        (score,) = [row for table, row in PREDECESSOR_ROWS if table == "scores"]
+        changed = {"id": "s2", "prediction_id": "pr-pending", "success": success, "scored_at": T0}
+        insert(connection, "scores", {**score, **changed})
+    migrate_engine(target)
+    assert fetch(target, "SELECT status FROM predictions WHERE id = 'pr-pending'") == [(status,)]
+    assert fetch(target, "SELECT first_scored_at FROM models") == [(T0 if success else LATER,)]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_others_added_is_left_alone(kind: str, target: Engine, engine: Engine) -> None:
     by_our_builder(target, kind)
