@@ -36,6 +36,7 @@ def test_a_workspace_has_everything_under_its_own_name(tmp_path: Path, pack: str
         "node/.local.env.example",
         "node/.production.env.example",
         "node/config/crunch_config.py",
+        "node/api/example_endpoints.py.disabled",
         "node/scripts/verify_e2e.py",
         "challenge/pyproject.toml",
         "challenge/README.md",
