@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
+from pathlib import Path
 from types import ModuleType
 
 from pydantic import ValidationError
 
 from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.entities.error_places import place_of, reason_and_place_of, shown_path
 from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.entities.json_values import reason_of, validation_reason
 
 # Where a workspace keeps its config: today's place, then that of workspaces made before it.
 WORKSPACE_PLACES = ("config.crunch_config:CrunchConfig", "runtime_definitions.contracts:CrunchContract")
@@ -38,16 +42,21 @@ def reset_cache() -> None:
     _cached = None
 
 
-def _find_config() -> CrunchConfig:
+def config_path() -> str | None:
+    """Where `load_config` looks, as `module:attribute`; None where there is no config but the engine's default.
+
+    Raises:
+        ConfigurationError: CRUNCH_CONFIG_MODULE names a module that is not there, or a package fails to import.
+    """
     named = os.environ.get("CRUNCH_CONFIG_MODULE", "").strip()
-    if named:
-        if not _exists(named):
-            raise ConfigurationError(f"CRUNCH_CONFIG_MODULE={named}: there is no such module on the Python path")
-        return _load(named)
-    for place in WORKSPACE_PLACES:
-        if _exists(place):
-            return _load(place)
-    return CrunchConfig()
+    if named and not _exists(named):
+        raise ConfigurationError(f"CRUNCH_CONFIG_MODULE={named}: there is no such module on the Python path")
+    return named or next(filter(_exists, WORKSPACE_PLACES), None)
+
+
+def _find_config() -> CrunchConfig:
+    path = config_path()
+    return CrunchConfig() if path is None else _load(path)
 
 
 def _exists(path: str) -> bool:
@@ -58,9 +67,9 @@ def _exists(path: str) -> bool:
         # Only the place itself may be missing; what its own packages fail to import is an error of theirs.
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             return False
-        raise ConfigurationError(f"config {path} cannot be imported: {error}") from error
+        raise ConfigurationError(f"config {path} cannot be imported: {reason_and_place_of(error)}") from error
     except Exception as error:  # an operator's package may raise anything while it is imported
-        raise ConfigurationError(f"config {path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ConfigurationError(f"config {path} cannot be imported: {reason_and_place_of(error)}") from error
 
 
 def _load(path: str) -> CrunchConfig:
@@ -68,7 +77,7 @@ def _load(path: str) -> CrunchConfig:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # an operator's module may raise anything while it is imported
-        raise ConfigurationError(f"config {path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ConfigurationError(f"config {path} cannot be imported: {reason_and_place_of(error)}") from error
     found = getattr(module, attribute or "CrunchConfig", None)
     if isinstance(found, CrunchConfig):
         return found
@@ -80,8 +89,17 @@ def _load(path: str) -> CrunchConfig:
         return _only_instance(module, path)
     try:
         return found()
-    except (ValidationError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"config {path} is not valid: {error}") from error
+    except Exception as error:  # an operator's defaults and validators may raise anything
+        place = place_of(error) or _place_of_class(found)
+        reason = validation_reason(error) if isinstance(error, ValidationError) else reason_of(error)
+        raise ConfigurationError(f"config {path} is not valid: {reason} ({place})") from error
+
+
+def _place_of_class(found: type) -> str:
+    try:
+        return f"{shown_path(Path(inspect.getfile(found)))}:{inspect.getsourcelines(found)[1]}"
+    except (OSError, TypeError):  # a class made in memory has no file
+        return found.__qualname__
 
 
 def _only_instance(module: ModuleType, path: str) -> CrunchConfig:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES
@@ -89,6 +89,12 @@ def reason_of(error: BaseException) -> str:
     except RAISED_BY_CALLABLES:  # an operator's exception may fail even to say what it is
         said = "(its text cannot be read)"
     return storable_text(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+
+
+def validation_reason(error: ValidationError) -> str:
+    """The first faults that pydantic found, in one line."""
+    faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg']}" for fault in error.errors()[:3])
+    return f"ValidationError: {error.title}: {faults}"
 
 
 def _fault_in_mapping(value: Mapping[Any, Any], where: str) -> str | None:

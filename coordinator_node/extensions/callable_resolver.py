@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coordinator_node.config.settings import Settings, variable_names
+from coordinator_node.entities.error_places import reason_and_place_of
 from coordinator_node.entities.errors import ConfigurationError
 
 
@@ -31,7 +32,7 @@ def resolve_callable(path: str, required_params: tuple[str, ...] | None = None) 
         for part in attribute.split("."):
             found = getattr(found, part)
     except Exception as error:  # an operator's module may raise anything while it is imported
-        raise ConfigurationError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise ConfigurationError(f"{path}: cannot be imported: {reason_and_place_of(error)}") from error
     if not callable(found):
         raise ConfigurationError(f"{path}: is a {type(found).__name__}, not a callable")
     callable_found: Callable[..., Any] = found
@@ -54,6 +55,20 @@ def configured_callable(settings: Settings, field: str) -> Callable[..., Any] | 
         return resolve_callable(path)
     except ConfigurationError as error:
         raise ConfigurationError(f"{variable_names()[field][0]}: {error}") from error
+
+
+def call_fault(function: Callable[..., Any], *arguments: str) -> str | None:
+    """Why a function could not be called with so many arguments by position; None where it could, or cannot be told.
+
+    `arguments` are their names, for the message.
+    """
+    try:
+        inspect.signature(function).bind(*arguments)
+    except ValueError:
+        return None  # some built-in callables have no signature to look at
+    except TypeError as error:
+        return f"{getattr(function, '__qualname__', function)!s} must take ({', '.join(arguments)}): {error}"
+    return None
 
 
 def _missing_parameters(function: Callable[..., Any], required: tuple[str, ...]) -> list[str]:

@@ -78,6 +78,14 @@ class SpacedFeed(Protocol):
         """Seconds on the wall clock between two records of a granularity."""
 
 
+@runtime_checkable
+class CheckingFeed(Protocol):
+    """A source that can say without asking anybody whether it has what is wanted; every source of the engine can."""
+
+    def check(self, subjects: Sequence[str], kind: str, granularity: str) -> object:
+        """Raises PermanentFeedError, saying what to set instead, for what it does not have."""
+
+
 def spacing_of(feed: DataFeed, granularity: str) -> float:
     """Seconds on the wall clock between two records of `feed`: the granularity's own unless the source says otherwise.
 

@@ -200,25 +200,34 @@ class CheckpointStage:
         return [_entry(standing, scored[standing.model_id]) for standing in ranked if standing.rank is not None]
 
     def _emission(self, ranking: Sequence[dict[str, Any]], period: OpenPeriod) -> dict[str, Any]:
-        config, settings = self._config, self._settings
-        pubkey = settings.crunch_pubkey or config.crunch_pubkey
-        if not ranking:
-            return dict(emission_of([], pubkey))
         try:
-            emission = config.build_emission(
-                deepcopy(list(ranking)),  # what it changes in its own is not what is stored
-                pubkey,
-                settings.compute_provider_pubkey or config.compute_provider,
-                settings.data_provider_pubkey or config.data_provider,
-            )
-            check_emission(emission, len(ranking))
-            stored: dict[str, Any] = storable(dict(emission), "emission")
+            return checked_emission(self._config, self._settings, ranking)
         except RAISED_BY_CALLABLES as error:  # nobody is paid by what is wrong
             raise EmissionError(
                 f"no checkpoint for the period {period.start.isoformat()} to {period.end.isoformat()}: build_emission"
                 f" failed for {len(ranking)} ranked models: {reason_of(error)}; correct it, the period stays open"
             ) from error
-        return stored
+
+
+def checked_emission(config: CrunchConfig, settings: Settings, ranking: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `build_emission` pays for a ranking; without models, nothing to anybody.
+
+    Raises:
+        ValueError: it must not be paid, see `check_emission`, or cannot be stored.
+        Exception: whatever `build_emission` raises.
+    """
+    pubkey = settings.crunch_pubkey or config.crunch_pubkey
+    if not ranking:
+        return dict(emission_of([], pubkey))
+    emission = config.build_emission(
+        deepcopy(list(ranking)),  # what it changes in its own is not what is stored
+        pubkey,
+        settings.compute_provider_pubkey or config.compute_provider,
+        settings.data_provider_pubkey or config.data_provider,
+    )
+    check_emission(emission, len(ranking))
+    stored: dict[str, Any] = storable(dict(emission), "emission")
+    return stored
 
 
 def _entry(standing: Standing, scored: Scored) -> dict[str, Any]:

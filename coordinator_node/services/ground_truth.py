@@ -81,10 +81,11 @@ class GroundTruths:
         outcomes: dict[str, Outcome] = {}
         for place, records in read_windows(session, self._feed, [windows[n] for n in ready]):
             prediction = predictions[ready[place]]
-            outcomes[prediction.id] = self._outcome(records, prediction)
+            outcomes[prediction.id] = self.outcome(records, prediction)
         return outcomes
 
-    def _outcome(self, records: list[FeedRecord], prediction: PredictionRecord) -> Outcome:
+    def outcome(self, records: list[FeedRecord], prediction: PredictionRecord) -> Outcome:
+        """What the resolver and `ground_truth_type` make of the records of a prediction's window."""
         try:
             resolved = self._resolve(records, prediction)
             return NOT_YET if resolved is None else Outcome(self._validated(resolved))

@@ -48,7 +48,7 @@ class VenueFeed(DataFeed):
             PermanentFeedError: the venue does not have what is subscribed to; it names the subject at fault, if one is.
             RetryableFeedError: the venue cannot be reached.
         """
-        kind = self._checked(sub.subjects, sub.kind, sub.granularity)
+        kind = self.check(sub.subjects, sub.kind, sub.granularity)
         name = f"{self.source} {kind} {sub.granularity}"
         stack = AsyncExitStack()
         try:
@@ -73,7 +73,7 @@ class VenueFeed(DataFeed):
                 bound or the limit is no such thing.
             RetryableFeedError: the venue cannot be reached, or asks to wait.
         """
-        kind = self._checked(req.subjects, req.kind, req.granularity)
+        kind = self.check(req.subjects, req.kind, req.granularity)
         if req.limit is not None and req.limit < 1:
             raise PermanentFeedError(f"cannot fetch {req.limit} records: the limit must be at least 1")
         start_ms, end_ms = _bound_ms("start_ts", req.start_ts), _bound_ms("end_ts", req.end_ts)
@@ -109,7 +109,8 @@ class VenueFeed(DataFeed):
         records = sorted(chain.from_iterable(each.records for each in found), key=_time_and_subject)
         return records[:limit]
 
-    def _checked(self, subjects: Sequence[str], kind: str, granularity: str) -> FeedDataKind:
+    def check(self, subjects: Sequence[str], kind: str, granularity: str) -> FeedDataKind:
+        """The kind, if the venue has it and the subjects can be named; raises PermanentFeedError otherwise."""
         if not subjects or not all(isinstance(subject, str) and subject.strip() for subject in subjects):
             raise PermanentFeedError(
                 f"subjects are {subjects!r}: FEED_SUBJECTS must name at least one, none of them empty"

@@ -87,7 +87,7 @@ class InputReader:
         for subject in self._subjects:
             rows = self._newest(session, subject, at)
             if rows:
-                subjects[subject] = self._built(subject, rows)
+                subjects[subject] = self.built(subject, rows)
                 version.append((subject, rows[-1][0]))
         if not subjects:
             return None
@@ -112,7 +112,12 @@ class InputReader:
         rows = session.connection().execute(_NEWEST, values).all()
         return [(row[0], row[1] or {}) for row in reversed(rows)]
 
-    def _built(self, subject: str, rows: list[tuple[datetime, dict[str, Any]]]) -> dict[str, Any]:
+    def built(self, subject: str, rows: list[tuple[datetime, dict[str, Any]]]) -> dict[str, Any]:
+        """What models receive of a subject whose newest records are these (ts_event, values), in time order.
+
+        Raises:
+            InputBuilderError: as `read`.
+        """
         as_of = rows[-1][0] + timedelta(seconds=self._scope.known_lag)
         raw: dict[str, Any] = {"symbol": subject, "asof_ts": int(as_of.timestamp())}
         if self._scope.kind in PRICED_KINDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -20,44 +21,66 @@ def check_schedules(config: CrunchConfig, settings: Settings, spacing_seconds: f
     """Refuse what could never be scored or called.
 
     Raises:
-        ConfigurationError: a horizon shorter than the feed's spacing (with both numbers), or an argument of
-            `call_method` that a schedule's scope does not hold.
+        ConfigurationError: the first of `schedule_faults`.
+    """
+    fault = next(schedule_faults(config, settings, spacing_seconds), None)
+    if fault:
+        raise ConfigurationError(fault)
+
+
+def schedule_faults(config: CrunchConfig, settings: Settings, spacing_seconds: float) -> Iterator[str]:
+    """What keeps active schedules from being called or scored, a sentence each; none where all is well.
+
+    A horizon shorter than the feed's spacing (with both numbers), an argument of `call_method` that a schedule's scope
+    does not hold or that is of another type, a subject that the feed does not bring, a deadline that is no number.
     """
     for schedule in config.scheduled_predictions:
-        if not schedule.active:
-            continue
-        horizon = schedule.resolve_horizon_seconds
-        if 0 < horizon < spacing_seconds:
-            raise ConfigurationError(
-                f"schedule {schedule.scope_key}: its horizon of {horizon} s is shorter than the feed's spacing of"
-                f" {spacing_seconds:g} s, so that no outcome could be known; lengthen one or refine the other"
+        if schedule.active:
+            scope = complete_scope(config, schedule.scope, schedule)
+            found = (
+                _horizon_fault(schedule, spacing_seconds),
+                _argument_fault(config, scope),
+                _subject_fault(schedule, scope, config, settings),
             )
-        scope = complete_scope(config, schedule.scope, schedule)
-        missing = [arg.name for arg in config.call_method.args if arg.name not in scope]
-        if missing:
-            raise ConfigurationError(
-                f"schedule {schedule.scope_key}: call_method {config.call_method.method} needs {', '.join(missing)},"
-                f" which its scope does not hold"
-            )
-        try:
-            make_call(config.call_method.method, [(arg.type, scope[arg.name]) for arg in config.call_method.args])
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ConfigurationError(
-                f"schedule {schedule.scope_key}: its scope does not fit {config.call_method.method}: {error}"
-            ) from None
-        _check_subject(schedule, scope, config, settings)
-        own_deadline(schedule.meta, schedule.scope_key)
+            yield from (f"schedule {schedule.scope_key}: {fault}" for fault in found if fault)
+            try:
+                own_deadline(schedule.meta, schedule.scope_key)
+            except ConfigurationError as error:
+                yield str(error)
 
 
-def _check_subject(
+def _horizon_fault(schedule: ScheduledPrediction, spacing_seconds: float) -> str | None:
+    horizon = schedule.resolve_horizon_seconds
+    if not 0 < horizon < spacing_seconds:
+        return None
+    return (
+        f"its horizon of {horizon} s is shorter than the feed's spacing of {spacing_seconds:g} s, so that no outcome"
+        " could be known; lengthen one or refine the other"
+    )
+
+
+def _argument_fault(config: CrunchConfig, scope: dict[str, Any]) -> str | None:
+    method = config.call_method
+    missing = [arg.name for arg in method.args if arg.name not in scope]
+    if missing:
+        return f"call_method {method.method} needs {', '.join(missing)}, which its scope does not hold"
+    try:
+        make_call(method.method, [(arg.type, scope[arg.name]) for arg in method.args])
+    except (TypeError, ValueError, OverflowError) as error:
+        return f"its scope does not fit {method.method}: {error}"
+    return None
+
+
+def _subject_fault(
     schedule: ScheduledPrediction, scope: dict[str, Any], config: CrunchConfig, settings: Settings
-) -> None:
+) -> str | None:
     by_feed = config.resolve_ground_truth is default_resolve_ground_truth and schedule.resolve_horizon_seconds > 0
-    if by_feed and scope.get("subject") not in settings.feed_subjects:
-        raise ConfigurationError(
-            f"schedule {schedule.scope_key}: its subject {scope.get('subject')!r} is not among FEED_SUBJECTS"
-            f" ({', '.join(settings.feed_subjects)}), so that no outcome could be known"
-        )
+    if not by_feed or scope.get("subject") in settings.feed_subjects:
+        return None
+    return (
+        f"its subject {scope.get('subject')!r} is not among FEED_SUBJECTS ({', '.join(settings.feed_subjects)}), so"
+        " that no outcome could be known"
+    )
 
 
 def complete_scope(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,8 +11,15 @@ from pydantic import BaseModel, ValidationError
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig, InferenceOutput, ScoreResult
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationError
-from coordinator_node.entities.json_values import fault_in, reason_of, storable, storable_text, to_json
-from coordinator_node.extensions.callable_resolver import configured_callable
+from coordinator_node.entities.json_values import (
+    fault_in,
+    reason_of,
+    storable,
+    storable_text,
+    to_json,
+    validation_reason,
+)
+from coordinator_node.extensions.callable_resolver import call_fault, configured_callable
 from coordinator_node.extensions.default_callables import default_score_prediction
 from coordinator_node.runtime.logging import get_logger
 
@@ -128,9 +134,7 @@ def scoring_function(config: CrunchConfig, settings: Settings) -> ScoringFunctio
         ConfigurationError: SCORING_FUNCTION cannot be imported, or the function does not take a prediction and its
             ground truth, and with stateful_scoring=True the state.
     """
-    function: ScoringFunction = (
-        config.scoring_function or configured_callable(settings, "scoring_function") or default_score_prediction
-    )
+    function = named_function(config, settings)
     if function is default_score_prediction:
         log.warning(
             "every prediction will score 0: the default scoring function is in use; "
@@ -142,6 +146,15 @@ def scoring_function(config: CrunchConfig, settings: Settings) -> ScoringFunctio
     return function
 
 
+def named_function(config: CrunchConfig, settings: Settings) -> ScoringFunction:
+    """The config's function, else that of SCORING_FUNCTION, as it is.
+
+    Raises:
+        ConfigurationError: SCORING_FUNCTION cannot be imported.
+    """
+    return config.scoring_function or configured_callable(settings, "scoring_function") or default_score_prediction
+
+
 def check_parameters(function: ScoringFunction, *, stateful: bool) -> None:
     """Refuse a scoring function that could not be called.
 
@@ -149,18 +162,6 @@ def check_parameters(function: ScoringFunction, *, stateful: bool) -> None:
         ConfigurationError: it does not take (prediction, ground_truth), or (prediction, ground_truth, state).
     """
     wanted = ("prediction", "ground_truth", "state") if stateful else ("prediction", "ground_truth")
-    try:
-        inspect.signature(function).bind(*wanted)
-    except ValueError:
-        return  # some built-in callables have no signature to look at
-    except TypeError as error:
-        raise ConfigurationError(
-            f"the scoring function {getattr(function, '__qualname__', function)!s} must take ({', '.join(wanted)}), "
-            f"as stateful_scoring={stateful} says: {error}"
-        ) from None
-
-
-def validation_reason(error: ValidationError) -> str:
-    """The first faults that pydantic found, in one line."""
-    faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg']}" for fault in error.errors()[:3])
-    return f"ValidationError: {error.title}: {faults}"
+    fault = call_fault(function, *wanted)
+    if fault:
+        raise ConfigurationError(f"with stateful_scoring={stateful} the scoring function {fault}")

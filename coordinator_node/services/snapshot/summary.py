@@ -136,9 +136,17 @@ def _by_scope(
 
 def _aggregate(scores: Sequence[UncountedScore], aggregator: Aggregator) -> dict[str, Any]:
     """The aggregator's summary of some scores, storable, null where it holds NaN or infinity; {} for no scores."""
-    if not scores:
-        return {}
-    given = aggregator([dict(score.observation.result) for score in scores])
+    return aggregated([dict(score.observation.result) for score in scores], aggregator) if scores else {}
+
+
+def aggregated(results: list[dict[str, Any]], aggregator: Aggregator) -> dict[str, Any]:
+    """What an aggregator makes of some results, storable, null where it holds NaN or infinity.
+
+    Raises:
+        TypeError, ValueError: it gave what is no JSON object.
+        Exception: whatever it raises.
+    """
+    given = aggregator(results)
     if not isinstance(given, Mapping | BaseModel):
         raise TypeError(f"it returned a {type(given).__name__}, not a dict")
     summary: dict[str, Any] = finite_or_null(to_json(given))
