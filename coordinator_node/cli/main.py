@@ -24,7 +24,7 @@ API_PORT = 8000
 DEFAULT_PACK = "prediction"
 
 # Documented commands that this version does not have yet.
-NOT_BUILT = ("doctor", "backtest")
+NOT_BUILT = ("backtest",)
 
 app = typer.Typer(
     name="coordinator-node",
@@ -153,6 +153,23 @@ def init(
     from coordinator_node.cli.init import Layout, run_init
 
     raise typer.Exit(run_init(name, pack, output, Layout(), force=force))
+
+
+@app.command()
+def doctor(
+    workspace: Annotated[Path, typer.Argument(help="Folder with config/ and .local.env.")] = Path(),
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Leave out the database, the orchestrator and the port.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
+) -> None:
+    """Check a workspace before it runs: one line a check, with what to do.
+
+    Exit codes: 0 nothing would fail, 1 something would fail in production, 2 wrong usage.
+    """
+    from coordinator_node.cli.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(workspace, offline=offline, as_json=as_json))
 
 
 @app.command("list-packs")

@@ -80,6 +80,18 @@ def migrate_engine(engine: Engine, *, reset: bool = False) -> str:
         raise MigrationError(_failure(error)) from error
 
 
+def schema_revisions(engine: Engine) -> tuple[str | None, str]:
+    """The revision that a database is at, None where it says none, and the newest one. Changes nothing.
+
+    Raises:
+        ConfigurationError: it is at a revision that this version does not know.
+        DBAPIError: it does not answer.
+    """
+    with engine.connect() as connection:
+        scripts = ScriptDirectory.from_config(alembic_config(connection))
+        return _current_revision(connection, scripts), str(scripts.get_current_head())
+
+
 def _check_server(connection: Connection) -> None:
     number = int(connection.execute(text("SHOW server_version_num")).scalar_one())
     if number < OLDEST_POSTGRES * 10_000:

@@ -14,6 +14,7 @@ from coordinator_node.runtime.loop import under_lease
 from coordinator_node.runtime.notify import SNAPSHOTS
 from coordinator_node.runtime.worker import Worker, run_worker
 from coordinator_node.services.checkpoint import LEASE_NAME, CheckpointStage
+from coordinator_node.services.checks import warn_at_start
 
 POLL_SECONDS = 1.0
 
@@ -23,6 +24,7 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
     config = load_config()
     engine = engine_from(settings, "checkpoint-worker")
     stage = CheckpointStage(engine, config, settings)
+    warn_at_start("checkpoint", settings, config)
 
     async def body(worker: Worker) -> None:
         lease = worker.lease(LEASE_NAME)

@@ -16,6 +16,7 @@ from coordinator_node.feeds.errors import FeedError
 from coordinator_node.runtime.worker import Worker, run_worker
 from coordinator_node.services.backfill import jobs, runner
 from coordinator_node.services.backfill.sources import source_maker
+from coordinator_node.services.checks import warn_at_start
 from coordinator_node.services.feed_data.service import IDLE_SECONDS, FeedService, lease_name
 
 
@@ -25,6 +26,7 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
         feed = create_default_registry().create(settings.feed_source, settings.feed_options)
     except (FeedError, ValueError, KeyError) as error:
         raise ConfigurationError(f"FEED_SOURCE={settings.feed_source}: {error}") from error
+    warn_at_start("feed", settings)
     engine = engine_from(settings, "feed-worker")
 
     async def body(worker: Worker) -> None:

@@ -20,6 +20,7 @@ from coordinator_node.runtime.loop import in_thread, under_lease
 from coordinator_node.runtime.notify import FEED_RECORDS
 from coordinator_node.runtime.worker import Worker, run_worker
 from coordinator_node.services import checkpoint, snapshot
+from coordinator_node.services.checks import warn_at_start
 from coordinator_node.services.score import score_stage
 
 POLL_SECONDS = 0.5
@@ -27,12 +28,13 @@ CHECKPOINT_POLL_SECONDS = 1.0
 
 
 def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None]]]:
-    """The database and the body; refuses at start what could never be scored or ranked."""
+    """The database and the body; refuses at start what could never be scored or ranked, and warns of mistakes."""
     config = load_config()
     engine = engine_from(settings, "score-worker")
     score = score_stage(engine, config, settings)
     snapshots = snapshot.SnapshotStage(engine, config, settings)
     checkpoints = checkpoint.CheckpointStage(engine, config, settings)
+    warn_at_start("score", settings, config)
 
     def no_checkpoint_worker() -> bool:
         with Session(engine) as session:

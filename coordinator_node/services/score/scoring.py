@@ -21,9 +21,6 @@ from coordinator_node.entities.json_values import (
 )
 from coordinator_node.extensions.callable_resolver import call_fault, configured_callable
 from coordinator_node.extensions.default_callables import default_score_prediction
-from coordinator_node.runtime.logging import get_logger
-
-log = get_logger(__name__)
 
 type ScoringFunction = Callable[..., Any]
 
@@ -128,20 +125,15 @@ def _has_finite_value(fields: Mapping[str, Any]) -> bool:
 
 
 def scoring_function(config: CrunchConfig, settings: Settings) -> ScoringFunction:
-    """The config's function, else that of SCORING_FUNCTION; the engine's default one is warned about.
+    """The config's function, else that of SCORING_FUNCTION, to be called as `stateful_scoring` says.
 
     Raises:
         ConfigurationError: SCORING_FUNCTION cannot be imported, or the function does not take a prediction and its
             ground truth, and with stateful_scoring=True the state.
     """
     function = named_function(config, settings)
-    if function is default_score_prediction:
-        log.warning(
-            "every prediction will score 0: the default scoring function is in use; "
-            "set SCORING_FUNCTION=module:callable or the config's scoring_function"
-        )
-        if config.stateful_scoring:
-            return lambda prediction, ground_truth, _: default_score_prediction(prediction, ground_truth)
+    if function is default_score_prediction and config.stateful_scoring:
+        return lambda prediction, ground_truth, _: default_score_prediction(prediction, ground_truth)
     check_parameters(function, stateful=config.stateful_scoring)
     return function
 

@@ -1,0 +1,54 @@
+"""What a check finds."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """How bad it is: FAILED would fail in production; a WARNING may be meant."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a check.
+
+    Attributes:
+        check: the check's name, a word.
+        level: how bad it is.
+        message: what was found, and where.
+        remedy: what to do about it; empty where there is nothing to do, or the message says it.
+    """
+
+    check: str
+    level: Level
+    message: str
+    remedy: str = ""
+
+
+def fine(check: str, message: str) -> list[Finding]:
+    """All is well, and what was looked at."""
+    return [Finding(check, Level.OK, message)]
+
+
+def warning(check: str, message: str, remedy: str = "") -> list[Finding]:
+    """What may be meant, but probably is not."""
+    return [Finding(check, Level.WARNING, message, remedy)]
+
+
+def failed(check: str, message: str, remedy: str = "") -> list[Finding]:
+    """What would fail in production."""
+    return [Finding(check, Level.FAILED, message, remedy)]
+
+
+def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """`did you mean X?` for the known name that is most like one that is unknown; empty where none is."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=likeness)
+    return f"did you mean {nearest[0]}?" if nearest else ""

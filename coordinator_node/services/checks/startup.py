@@ -1,0 +1,96 @@
+"""All checks by name, and those that each worker makes when it starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+from coordinator_node.config.settings import Settings
+from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.entities.error_places import reason_and_place_of
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationError
+from coordinator_node.runtime.logging import get_logger
+from coordinator_node.services.checks import feed, ranking
+from coordinator_node.services.checks.competition import Competition
+from coordinator_node.services.checks.findings import Finding, Level, failed, fine
+from coordinator_node.services.checks.variables import unknown_variables
+from coordinator_node.services.predict.model_nodes import model_credentials
+from coordinator_node.services.predict.service import PredictService
+from coordinator_node.services.tournament_predict import is_tournament
+
+log = get_logger(__name__)
+
+type Check = Callable[[Competition], list[Finding]]
+
+
+def check_service(config: CrunchConfig) -> None:
+    """Refuse a `predict_service_class` that is none of the engine's.
+
+    Raises:
+        ConfigurationError: it is a class of the operator's own.
+    """
+    service = config.predict_service_class
+    if service is not None and not is_tournament(config) and not issubclass(PredictService, service):
+        raise ConfigurationError(
+            f"predict_service_class {service.__name__}: a service of one's own is not supported; leave it unset and use"
+            " INFERENCE_INPUT_BUILDER, call_method and INFERENCE_OUTPUT_VALIDATOR"
+        )
+
+
+def _models(competition: Competition) -> list[Finding]:
+    check_service(competition.config)
+    shown = "those of GATEWAY_CERT_DIR or SECURE_CERT_DIR" if model_credentials(competition.settings) else "none"
+    return fine("models", f"credentials that their nodes are shown: {shown}")
+
+
+# In the order in which data flow, so that the first that failed is the one to begin with.
+CHECKS: dict[str, Check] = {
+    "feed": feed.check_feed,
+    "schedules": feed.check_schedules,
+    "models": _models,
+    "input": feed.check_input,
+    "output": lambda competition: competition.outputs.findings,
+    "ground truth": lambda competition: competition.dry_run.truths.findings,
+    "scoring": lambda competition: competition.dry_run.findings,
+    "aggregation": ranking.check_aggregation,
+    "metrics": ranking.check_metrics,
+    "ensembles": ranking.check_ensembles,
+    "emission": ranking.check_emission,
+}
+AT_START: dict[str, tuple[str, ...]] = {
+    "feed": ("feed",),
+    "predict": ("schedules", "input", "output"),
+    "score": ("ground truth", "scoring", "aggregation", "metrics", "ensembles", "emission"),
+    "checkpoint": ("emission",),
+    "report": (),
+}
+"""What each worker looks at: what it works with itself."""
+
+
+def findings_of(names: Iterable[str], competition: Competition) -> list[Finding]:
+    """What these checks find, in their order; each gives one finding at least."""
+    return [finding for name in names for finding in _found(name, competition)]
+
+
+def warn_at_start(
+    role: str, settings: Settings, config: CrunchConfig | None = None, variables: Sequence[str] | None = None
+) -> None:
+    """Log what a worker's checks find as warnings; what must stop it, its own parts refuse when they are made.
+
+    `variables` are the names of the environment; None means those of the process. `config` is None for a worker that
+    has none.
+    """
+    found = unknown_variables(os.environ if variables is None else variables)
+    found += findings_of(AT_START[role], Competition(config or CrunchConfig(), settings))
+    for finding in found:
+        if finding.level is not Level.OK:
+            log.warning(finding.message, check=finding.check, remedy=finding.remedy or None)
+
+
+def _found(name: str, competition: Competition) -> list[Finding]:
+    try:
+        return CHECKS[name](competition)
+    except ConfigurationError as error:
+        return failed(name, str(error))
+    except RAISED_BY_CALLABLES as error:  # an operator's types and callables may raise anything
+        return failed(name, f"this could not be checked: {reason_and_place_of(error)}")
