@@ -450,8 +450,9 @@ def test_the_default_scoring_function_is_warned_about() -> None:
     with capture_logs() as logs:
         warn_at_start("score", builders.settings_of(), CrunchConfig(), variables=())
     assert [entry["log_level"] for entry in logs if "SCORING_FUNCTION" in entry["event"]] == ["warning"]
+    own = CrunchConfig(scoring_function=lambda prediction, truth: {"value": prediction["value"] * truth["profit"]})
     with capture_logs() as logs:
-        stage_of(engine)
+        warn_at_start("score", builders.settings_of(), own, variables=())
     assert logs == []
 
 

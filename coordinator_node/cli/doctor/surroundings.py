@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import urllib.error
 import urllib.request
@@ -83,7 +84,7 @@ def check_port(settings: Settings) -> list[Finding]:
     except OSError as error:
         if _is_own_api(settings):
             return fine("port", f"this competition's API answers at {host}:{port}")
-        message = f"the API cannot listen on {host}:{port}: {error.strerror or error}"
+        message = f"the API cannot listen on {host}:{port}: {os.strerror(error.errno) if error.errno else error}"
         return failed("port", message, "end what uses it, or set REPORT_API_HOST and REPORT_API_PORT")
     return fine("port", f"{host}:{port} is free for the report API")
 
