@@ -89,9 +89,14 @@ def _key_of(row: ScheduledPredictionConfigRow) -> ScheduleKey | None:
     return row.scope_key, schedule.prediction_interval_seconds, schedule.resolve_horizon_seconds
 
 
+def schedule_name(key: ScheduleKey) -> str:
+    """The id of a new schedule's row, where no other has it."""
+    return f"{key[0]}-every-{key[1]}s-horizon-{key[2]}s"
+
+
 def _free_id(key: ScheduleKey, taken: Iterable[str]) -> str:
     """The id that the key gives, with a number behind it where a row of another key has that id."""
-    base = f"{key[0]}-every-{key[1]}s-horizon-{key[2]}s"
+    base = schedule_name(key)
     candidate, number = base, 2
     while candidate in taken:
         candidate, number = f"{base}-{number}", number + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Row, text
 from sqlmodel import Session
@@ -57,6 +57,19 @@ class Window:
     end: datetime
 
 
+def cut(records: list[FeedRecord], times: list[datetime], window: Window, lag: timedelta) -> list[FeedRecord]:
+    """The records of a window; live and in backtests.
+
+    Args:
+        records: of the window's subject, in time order, from the last one known at its start on, or earlier.
+        times: their ts_event.
+        window: the stretch.
+        lag: how long after its ts_event a record is known.
+    """
+    entry = bisect_right(times, window.start - lag)
+    return records[max(entry - 1, 0) : bisect_right(times, window.end - lag)]
+
+
 def known_until(session: Session, feed: FeedScope, subjects: Sequence[str]) -> dict[str, datetime]:
     """Up to when everything about a subject is known and stored, by subject; one without any record is left out."""
     values = {**_scope_values(feed), "subjects": sorted(set(subjects))}
@@ -84,9 +97,7 @@ def read_windows(
         for stretch, records in zip(part, found, strict=True):
             times = [record.ts_event for record in records]
             for place in stretch.places:
-                window = windows[place]
-                entry = bisect_right(times, window.start - feed.lag)
-                yield place, records[max(entry - 1, 0) : bisect_right(times, window.end - feed.lag)]
+                yield place, cut(records, times, windows[place], feed.lag)
 
 
 @dataclass

@@ -41,51 +41,21 @@ class Outcome:
 NOT_YET = Outcome()
 
 
-class GroundTruths:
-    """Resolves ground truths by the config's `resolve_ground_truth`, from one read of each stretch of the feed.
-
-    A record may lie in the windows of several predictions: a resolver must not change what it is given.
-    """
+class TruthResolver:
+    """Resolves one truth at a time by the config's `resolve_ground_truth`; live and in backtests."""
 
     def __init__(self, config: CrunchConfig, settings: Settings) -> None:
         self._resolve = resolver_of(config.resolve_ground_truth)
         self._type = config.ground_truth_type
-        self._feed = FeedScope.from_settings(settings)
         self._default_subject = settings.feed_subjects[0]
-
-    def outcomes(self, session: Session, predictions: Sequence[PredictionRecord]) -> list[Outcome]:
-        """The outcome of each prediction, in their order; each stands for all that share its input, scope and times."""
-        at_once = [p for p in predictions if _end(p) <= p.performed_at]
-        later = [p for p in predictions if _end(p) > p.performed_at]
-        found = {**self._from_inputs(session, at_once), **self._from_feed(session, later)}
-        return [found.get(prediction.id, NOT_YET) for prediction in predictions]
 
     def window_of(self, prediction: PredictionRecord) -> Window:
         """The stretch of the feed that a prediction is judged by."""
         subject = prediction.scope.get("subject") or self._default_subject
         return Window(str(subject), prediction.performed_at, _end(prediction))
 
-    def _from_inputs(self, session: Session, predictions: Sequence[PredictionRecord]) -> dict[str, Outcome]:
-        if not predictions:
-            return {}
-        ids = sorted({prediction.input_id for prediction in predictions})
-        raw_data = {row.id: row.raw_data_jsonb or {} for row in session.connection().execute(_RAW_DATA, {"ids": ids})}
-        return {prediction.id: Outcome(raw_data[prediction.input_id]) for prediction in predictions}
-
-    def _from_feed(self, session: Session, predictions: Sequence[PredictionRecord]) -> dict[str, Outcome]:
-        if not predictions:
-            return {}
-        windows = [self.window_of(prediction) for prediction in predictions]
-        known = known_until(session, self._feed, [window.subject for window in windows])
-        ready = [n for n, window in enumerate(windows) if _reaches(known.get(window.subject), window.end)]
-        outcomes: dict[str, Outcome] = {}
-        for place, records in read_windows(session, self._feed, [windows[n] for n in ready]):
-            prediction = predictions[ready[place]]
-            outcomes[prediction.id] = self.outcome(records, prediction)
-        return outcomes
-
     def outcome(self, records: list[FeedRecord], prediction: PredictionRecord) -> Outcome:
-        """What the resolver and `ground_truth_type` make of the records of a prediction's window."""
+        """What the resolver and `ground_truth_type` make of a window's records, once the feed has reached its end."""
         try:
             resolved = self._resolve(records, prediction)
             return NOT_YET if resolved is None else Outcome(self._validated(resolved))
@@ -98,6 +68,43 @@ class GroundTruths:
         fields = resolved.model_dump() if isinstance(resolved, BaseModel) else dict(resolved)
         truth: dict[str, Any] = storable(self._type.model_validate(fields), "ground truth")
         return truth
+
+
+class GroundTruths:
+    """Resolves ground truths by the config's `resolve_ground_truth`, from one read of each stretch of the feed.
+
+    A record may lie in the windows of several predictions: a resolver must not change what it is given.
+    """
+
+    def __init__(self, config: CrunchConfig, settings: Settings) -> None:
+        self._resolver = TruthResolver(config, settings)
+        self._feed = FeedScope.from_settings(settings)
+
+    def outcomes(self, session: Session, predictions: Sequence[PredictionRecord]) -> list[Outcome]:
+        """The outcome of each prediction, in their order; each stands for all that share its input, scope and times."""
+        at_once = [p for p in predictions if _end(p) <= p.performed_at]
+        later = [p for p in predictions if _end(p) > p.performed_at]
+        found = {**self._from_inputs(session, at_once), **self._from_feed(session, later)}
+        return [found.get(prediction.id, NOT_YET) for prediction in predictions]
+
+    def _from_inputs(self, session: Session, predictions: Sequence[PredictionRecord]) -> dict[str, Outcome]:
+        if not predictions:
+            return {}
+        ids = sorted({prediction.input_id for prediction in predictions})
+        raw_data = {row.id: row.raw_data_jsonb or {} for row in session.connection().execute(_RAW_DATA, {"ids": ids})}
+        return {prediction.id: Outcome(raw_data[prediction.input_id]) for prediction in predictions}
+
+    def _from_feed(self, session: Session, predictions: Sequence[PredictionRecord]) -> dict[str, Outcome]:
+        if not predictions:
+            return {}
+        windows = [self._resolver.window_of(prediction) for prediction in predictions]
+        known = known_until(session, self._feed, [window.subject for window in windows])
+        ready = [n for n, window in enumerate(windows) if _reaches(known.get(window.subject), window.end)]
+        outcomes: dict[str, Outcome] = {}
+        for place, records in read_windows(session, self._feed, [windows[n] for n in ready]):
+            prediction = predictions[ready[place]]
+            outcomes[prediction.id] = self._resolver.outcome(records, prediction)
+        return outcomes
 
 
 def resolver_of(function: Callable[..., Any]) -> Resolver:

@@ -17,8 +17,8 @@ from coordinator_node.services.checks.market import made_up_records
 from coordinator_node.services.checks.recorder import Recorder
 from coordinator_node.services.checks.samples import samples_of
 from coordinator_node.services.feed_scope import FeedScope
-from coordinator_node.services.ground_truth import GroundTruths, Outcome
-from coordinator_node.services.predict.raw_input import InputBuilderError, InputReader
+from coordinator_node.services.ground_truth import Outcome, TruthResolver
+from coordinator_node.services.predict.raw_input import InputBuilderError, SubjectInputs
 from coordinator_node.services.predict.schedules import complete_scope
 from coordinator_node.services.tournament.errors import RoundInputError
 from coordinator_node.services.tournament.truths import truths_by_index
@@ -59,7 +59,7 @@ def made_truths(config: CrunchConfig, settings: Settings) -> Truths:
     if fault and call_fault(resolve, "feed_records"):
         return Truths([], failed(CHECK, f"resolve_ground_truth {fault}"))
     recorder = Recorder(resolve)
-    resolver = GroundTruths(config.model_copy(update={"resolve_ground_truth": recorder}), settings)
+    resolver = TruthResolver(config.model_copy(update={"resolve_ground_truth": recorder}), settings)
     known: list[Truth] = []
     findings: dict[str, Finding] = {}
     for schedule in [each for each in config.scheduled_predictions if each.active][:MOST_SCHEDULES]:
@@ -75,7 +75,7 @@ def made_truths(config: CrunchConfig, settings: Settings) -> Truths:
 
 
 def _outcome(
-    resolver: GroundTruths,
+    resolver: TruthResolver,
     schedule: ScheduledPrediction,
     scope: dict[str, Any],
     config: CrunchConfig,
@@ -123,12 +123,12 @@ def made_inputs(
         InputBuilderError: the operator's builder or `input_type` refuses it.
         ConfigurationError: INFERENCE_INPUT_BUILDER cannot be imported.
     """
-    reader = InputReader(config, settings)
+    inputs = SubjectInputs(config, settings)
     start = end - timedelta(seconds=feed.spacing * max(settings.feed_candles_window - 1, 1))
     built: dict[str, dict[str, Any]] = {}
     for subject in settings.feed_subjects:
         records = made_up_records(feed, subject, start, end, move)
-        built[subject] = reader.built(subject, [(record.ts_event, record.values) for record in records])
+        built[subject] = inputs.built(subject, [(record.ts_event, record.values) for record in records])
     return built
 
 

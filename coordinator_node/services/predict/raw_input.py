@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from coordinator_node.config.settings import Settings
-from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.crunch_config import CrunchConfig, InferenceInput
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.entities.json_values import finite_or_null, storable, to_json
 from coordinator_node.extensions.callable_resolver import configured_callable
@@ -65,6 +65,55 @@ def input_builder(settings: Settings) -> Builder | None:
     return configured_callable(settings, "inference_input_builder")
 
 
+class SubjectInputs:
+    """What models receive of one subject, made of its records; live and in backtests. Pure but for the builder.
+
+    `plain` says that a document is handed over as it is: no builder is set, and `input_type` is the engine's own,
+    which keeps everything.
+    """
+
+    def __init__(self, config: CrunchConfig, settings: Settings) -> None:
+        self._lag = FeedScope.from_settings(settings).lag
+        self._priced = settings.feed_kind in PRICED_KINDS
+        self._input_type = config.input_type
+        self._builder = input_builder(settings)
+        self.plain = self._builder is None and config.input_type is InferenceInput
+
+    def item(self, at: datetime, values: dict[str, Any]) -> dict[str, Any]:
+        """One record of a document, with its ts_event in whole epoch seconds."""
+        return _candle(at, values) if self._priced else {"ts": int(at.timestamp()), **values}
+
+    def document(self, subject: str, newest_at: datetime, items: list[dict[str, Any]]) -> dict[str, Any]:
+        """The document of items in time order, the newest of which happened at `newest_at`."""
+        as_of = int((newest_at + self._lag).timestamp())
+        return {"symbol": subject, "asof_ts": as_of, "candles_1m" if self._priced else "records": items}
+
+    def built(self, subject: str, rows: list[tuple[datetime, dict[str, Any]]]) -> dict[str, Any]:
+        """What models receive of a subject whose newest records are these (ts_event, values), in time order.
+
+        Raises:
+            InputBuilderError: as `checked`.
+        """
+        items = [self.item(at, values) for at, values in rows]
+        return self.checked(subject, self.document(subject, rows[-1][0], items))
+
+    def checked(self, subject: str, document: dict[str, Any]) -> dict[str, Any]:
+        """What the builder and `input_type` make of a document.
+
+        Raises:
+            InputBuilderError: the operator's builder raised, or gave what `input_type` refuses.
+        """
+        if self.plain:
+            return document
+        try:
+            data = self._builder(document) if self._builder else document
+            # An indicator has no value before it has enough records: null, which is JSON's word for its NaN.
+            made: dict[str, Any] = storable(finite_or_null(to_json(self._input_type.model_validate(data))), "it")
+            return made
+        except RAISED_BY_CALLABLES as error:  # an operator's callable may raise anything; the input is skipped
+            raise InputBuilderError(f"input of {subject}: {type(error).__name__}: {error}") from error
+
+
 class InputReader:
     """Reads inputs from the stored records, through the operator's builder where there is one."""
 
@@ -73,8 +122,7 @@ class InputReader:
         self._subjects = settings.feed_subjects
         self._several = len(self._subjects) > 1
         self._window = settings.feed_candles_window
-        self._input_type = config.input_type
-        self._builder = input_builder(settings)
+        self._inputs = SubjectInputs(config, settings)
 
     def read(self, session: Session, at: datetime) -> MarketInput | None:
         """The input as it was known at a time; None while no subject has a record.
@@ -87,7 +135,7 @@ class InputReader:
         for subject in self._subjects:
             rows = self._newest(session, subject, at)
             if rows:
-                subjects[subject] = self.built(subject, rows)
+                subjects[subject] = self._inputs.built(subject, rows)
                 version.append((subject, rows[-1][0]))
         if not subjects:
             return None
@@ -112,26 +160,6 @@ class InputReader:
         rows = session.connection().execute(_NEWEST, values).all()
         return [(row[0], row[1] or {}) for row in reversed(rows)]
 
-    def built(self, subject: str, rows: list[tuple[datetime, dict[str, Any]]]) -> dict[str, Any]:
-        """What models receive of a subject whose newest records are these (ts_event, values), in time order.
-
-        Raises:
-            InputBuilderError: as `read`.
-        """
-        as_of = rows[-1][0] + timedelta(seconds=self._scope.known_lag)
-        raw: dict[str, Any] = {"symbol": subject, "asof_ts": int(as_of.timestamp())}
-        if self._scope.kind in PRICED_KINDS:
-            raw["candles_1m"] = [_candle(at, values) for at, values in rows]
-        else:
-            raw["records"] = [{"ts": int(at.timestamp()), **values} for at, values in rows]
-        try:
-            data = self._builder(raw) if self._builder else raw
-            # An indicator has no value before it has enough records: null, which is JSON's word for its NaN.
-            built: dict[str, Any] = storable(finite_or_null(to_json(self._input_type.model_validate(data))), "it")
-            return built
-        except RAISED_BY_CALLABLES as error:  # an operator's callable may raise anything; the input is skipped
-            raise InputBuilderError(f"input of {subject}: {type(error).__name__}: {error}") from error
-
 
 class InputBuilderError(RuntimeError):
     """INFERENCE_INPUT_BUILDER or `input_type` refused what the feed gave, or made of it what cannot be stored.
@@ -140,8 +168,13 @@ class InputBuilderError(RuntimeError):
     """
 
 
+def encoded(data: dict[str, Any]) -> bytes:
+    """The JSON that a model is sent."""
+    return json.dumps(data, allow_nan=False).encode()
+
+
 def _encode(subjects: dict[str, dict[str, Any]]) -> dict[str, bytes]:
-    return {subject: json.dumps(data, allow_nan=False).encode() for subject, data in subjects.items()}
+    return {subject: encoded(data) for subject, data in subjects.items()}
 
 
 def _candle(at: datetime, values: dict[str, Any]) -> dict[str, Any]:

@@ -108,16 +108,32 @@ def active_schedules(session: Session, config: CrunchConfig, settings: Settings)
 
 def _schedule(row: ScheduledPredictionConfigRow, config: CrunchConfig, settings: Settings) -> Schedule:
     envelope = ScheduleEnvelope.model_validate(row.schedule_jsonb or {})
-    meta = row.meta_jsonb or {}
+    scope = complete_scope(config, row.scope_template_jsonb or {}, envelope)
+    return make_schedule(row.id, row.scope_key, scope, envelope, row.meta_jsonb or {}, settings)
+
+
+def make_schedule(
+    schedule_id: str,
+    scope_key: str,
+    scope: dict[str, Any],
+    envelope: ScheduleEnvelope,
+    meta: dict[str, Any],
+    settings: Settings,
+) -> Schedule:
+    """A schedule with its grid and its deadline; live and in backtests. `scope` is complete.
+
+    Raises:
+        ConfigurationError: `meta` holds an offset or a deadline that is no usable number.
+    """
     timeout = settings.model_runner_timeout_seconds
     return Schedule(
-        id=row.id,
-        scope_key=row.scope_key,
-        scope=complete_scope(config, row.scope_template_jsonb or {}, envelope),
+        id=schedule_id,
+        scope_key=scope_key,
+        scope=scope,
         interval_seconds=envelope.prediction_interval_seconds,
         horizon_seconds=envelope.resolve_horizon_seconds,
-        offset_seconds=_number(meta, "offset_seconds", row.scope_key, minimum=None) or 0.0,
-        deadline_seconds=deadline_seconds(envelope.resolve_horizon_seconds, timeout, own_deadline(meta, row.scope_key)),
+        offset_seconds=_number(meta, "offset_seconds", scope_key, minimum=None) or 0.0,
+        deadline_seconds=deadline_seconds(envelope.resolve_horizon_seconds, timeout, own_deadline(meta, scope_key)),
     )
 
 

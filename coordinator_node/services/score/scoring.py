@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig, InferenceOutput, ScoreResult
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationError
 from coordinator_node.entities.json_values import (
+    UnstorableError,
     fault_in,
     reason_of,
     storable,
@@ -23,6 +25,9 @@ from coordinator_node.extensions.callable_resolver import call_fault, configured
 from coordinator_node.extensions.default_callables import default_score_prediction
 
 type ScoringFunction = Callable[..., Any]
+
+type State = dict[str, Any]
+"""What a scoring function keeps of one model; {} at first."""
 
 _LARGE = 2**53
 """Whole numbers below it are floats too."""
@@ -71,6 +76,27 @@ class Scorer:
             return Verdict(prediction_id, success=False, failed_reason=storable_text(validation_reason(error)))
         except RAISED_BY_CALLABLES as error:  # an operator's callable may raise anything
             return Verdict(prediction_id, success=False, failed_reason=reason_of(error))
+
+    def score_keeping(
+        self,
+        prediction_id: str,
+        model_id: str,
+        output: Mapping[str, Any] | None,
+        truth: Mapping[str, Any],
+        before: State,
+    ) -> tuple[Verdict, State]:
+        """The verdict of a function that keeps state, and the state after it.
+
+        What a score that failed did to the state is dropped, and so is a score that left one that cannot be stored.
+        """
+        state = copy.deepcopy(before)
+        verdict = self.score(prediction_id, model_id, output, truth, state)
+        if not verdict.success:
+            return verdict, before
+        try:
+            return verdict, storable(state, "state")
+        except UnstorableError as error:
+            return Verdict(prediction_id, success=False, failed_reason=f"UnstorableError: {error}"), before
 
     def _given(self, prediction_id: str, model_id: str, stored: Mapping[str, Any]) -> dict[str, Any]:
         """The output's fields flat, those of `output_type` validated, unknown ones kept, with both ids."""

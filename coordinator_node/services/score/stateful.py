@@ -7,7 +7,6 @@ prediction whose truth is not known yet holds up those after it, until it is sco
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +18,12 @@ from sqlmodel import Session
 
 from coordinator_node.db.engine import transaction
 from coordinator_node.db.json_text import encode_json, parse_json, parse_object
-from coordinator_node.entities.json_values import UnstorableError, storable
 from coordinator_node.runtime.loop import PassResult
 from coordinator_node.services.ground_truth import Outcome
 from coordinator_node.services.merkle.commitments import COMMITTED_LATE
 from coordinator_node.services.score import service
 from coordinator_node.services.score.claim import ClaimedPrediction, GroupKey, committed_in_time, grouped
-from coordinator_node.services.score.scoring import Verdict
+from coordinator_node.services.score.scoring import State, Verdict
 from coordinator_node.services.score.service import ScoreStage, Truths
 from coordinator_node.services.score.store import (
     Expiry,
@@ -38,8 +36,6 @@ from coordinator_node.services.score.store import (
 
 MODELS_AT_ONCE = 20
 """How many models one pass works on, so that there are some for other workers."""
-
-type State = dict[str, Any]
 
 # A model is due when the first of its pending predictions is: what comes after that one waits for it.
 _DUE_MODELS = text(
@@ -175,15 +171,8 @@ class StatefulScoreStage(ScoreStage):
 
     def _scored(self, prediction: ClaimedPrediction, truth: Mapping[str, Any], before: State) -> tuple[Verdict, State]:
         """The verdict, and the state after it."""
-        state = copy.deepcopy(before)
         output = parse_json(prediction.output)
-        verdict = self._scorer.score(prediction.id, prediction.model_id, output, truth, state)
-        if not verdict.success:
-            return verdict, before
-        try:
-            return verdict, storable(state, "state")
-        except UnstorableError as error:
-            return Verdict(prediction.id, success=False, failed_reason=f"UnstorableError: {error}"), before
+        return self._scorer.score_keeping(prediction.id, prediction.model_id, output, truth, before)
 
 
 def _lock_states(session: Session, model_ids: Sequence[str]) -> dict[str, State]:
