@@ -17,6 +17,10 @@ from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 _UNSTORABLE_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
+_LARGE = 2**53
+"""Whole numbers below it are floats too."""
+
+
 class UnstorableError(ValueError):
     """A value that no JSONB column can hold, or that is not finite; the message names its place."""
 
@@ -38,12 +42,33 @@ def to_json(value: Any) -> Any:
         raise UnstorableError(str(error)) from None
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a value is a flat dict that can be stored as it is, so that it need not be converted and looked through.
+
+    Most of what models and operators' functions give is one. False decides nothing.
+    """
+    if type(value) is not dict:
+        return False
+    for key, item in value.items():
+        if not (type(key) is str and key.isascii() and key.isprintable()):
+            return False
+        kind = type(item)
+        if kind is float:
+            if not math.isfinite(item):
+                return False
+        elif not (item is None or kind is bool or (kind is int and -_LARGE < item < _LARGE)):
+            return False
+    return True
+
+
 def storable(value: Any, where: str) -> Any:
     """`to_json` of the value, if it can be stored.
 
     Raises:
         UnstorableError: see `to_json` and `fault_in`; the message begins with `where`.
     """
+    if is_plain(value):
+        return dict(value)
     plain = to_json(value)
     fault = fault_in(plain, where)
     if fault:

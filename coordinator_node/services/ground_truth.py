@@ -17,10 +17,10 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from coordinator_node.config.settings import Settings
-from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.crunch_config import CrunchConfig, GroundTruth
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.entities.feed_record import FeedRecord
-from coordinator_node.entities.json_values import reason_of, storable
+from coordinator_node.entities.json_values import is_plain, reason_of, storable
 from coordinator_node.entities.prediction import PredictionRecord
 from coordinator_node.services.feed_scope import FeedScope
 from coordinator_node.services.feed_windows import Window, known_until, read_windows
@@ -63,6 +63,8 @@ class TruthResolver:
             return Outcome(problem=reason_of(error))
 
     def _validated(self, resolved: Any) -> dict[str, Any]:
+        if self._type is GroundTruth and is_plain(resolved):
+            return dict(resolved)  # what the type, which keeps everything, would make of it
         if not isinstance(resolved, Mapping | BaseModel):
             raise TypeError(f"resolve_ground_truth returned a {type(resolved).__name__}, not a dict or None")
         fields = resolved.model_dump() if isinstance(resolved, BaseModel) else dict(resolved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -33,9 +34,8 @@ def read_answer(answer: Any, output_type: type[BaseModel], validator: Validator 
             Infinity anywhere, or refused by the operator's `validator`.
     """
     fields = _as_fields(answer)
-    declared = output_type.model_fields
-    names = set(declared) | {info.alias for info in declared.values() if info.alias}
-    if declared and not names & fields.keys():
+    names = _names_of(output_type)
+    if names and names.isdisjoint(fields):
         raise RefusedAnswerError(f"wrong shape: none of the fields {', '.join(sorted(names))} in {shorten(answer)}")
     try:
         validated = output_type.model_validate(fields).model_dump(mode="json")
@@ -47,6 +47,13 @@ def read_answer(answer: Any, output_type: type[BaseModel], validator: Validator 
     except UnstorableError as error:
         raise RefusedAnswerError(f"{error} in {shorten(answer)}") from None
     return _ask(validator, output) if validator else output
+
+
+@cache
+def _names_of(output_type: type[BaseModel]) -> frozenset[str]:
+    """The fields that a type declares, by the names that an answer may give them."""
+    declared = output_type.model_fields
+    return frozenset(declared) | {info.alias for info in declared.values() if info.alias}
 
 
 def output_validator(settings: Settings) -> Validator | None:

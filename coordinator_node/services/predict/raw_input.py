@@ -69,24 +69,24 @@ class SubjectInputs:
     """What models receive of one subject, made of its records; live and in backtests. Pure but for the builder.
 
     `plain` says that a document is handed over as it is: no builder is set, and `input_type` is the engine's own,
-    which keeps everything.
+    which keeps everything. `priced` says that its records are candles.
     """
 
     def __init__(self, config: CrunchConfig, settings: Settings) -> None:
         self._lag = FeedScope.from_settings(settings).lag
-        self._priced = settings.feed_kind in PRICED_KINDS
+        self.priced = settings.feed_kind in PRICED_KINDS
         self._input_type = config.input_type
         self._builder = input_builder(settings)
         self.plain = self._builder is None and config.input_type is InferenceInput
 
     def item(self, at: datetime, values: dict[str, Any]) -> dict[str, Any]:
         """One record of a document, with its ts_event in whole epoch seconds."""
-        return _candle(at, values) if self._priced else {"ts": int(at.timestamp()), **values}
+        return _candle(at, values) if self.priced else {"ts": int(at.timestamp()), **values}
 
     def document(self, subject: str, newest_at: datetime, items: list[dict[str, Any]]) -> dict[str, Any]:
         """The document of items in time order, the newest of which happened at `newest_at`."""
         as_of = int((newest_at + self._lag).timestamp())
-        return {"symbol": subject, "asof_ts": as_of, "candles_1m" if self._priced else "records": items}
+        return {"symbol": subject, "asof_ts": as_of, "candles_1m" if self.priced else "records": items}
 
     def built(self, subject: str, rows: list[tuple[datetime, dict[str, Any]]]) -> dict[str, Any]:
         """What models receive of a subject whose newest records are these (ts_event, values), in time order.

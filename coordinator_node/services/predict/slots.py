@@ -204,11 +204,15 @@ def slot_exists(session: Session, schedule: Schedule, slot_at: datetime) -> bool
 def claim_calls(
     session: Session, shards: Mapping[str, int], schedules: Mapping[str, Schedule], now: datetime
 ) -> list[SlotCall]:
-    """Claim the calls of these shards (name to epoch) that nobody has claimed and whose deadline has not passed."""
+    """Claim the calls of these shards (name to epoch) that nobody has claimed and whose deadline has not passed.
+
+    They come in order of time; of one moment, in that of the schedules. So each model is asked, as in a backtest.
+    """
     if not shards:
         return []
     values = {"shards": list(shards), "epochs": list(shards.values()), "now": now}
-    return [
+    places = {schedule_id: place for place, schedule_id in enumerate(schedules)}
+    claimed = [
         SlotCall(
             slot_id=row.slot_id,
             shard=row.lease_name,
@@ -222,6 +226,7 @@ def claim_calls(
         for row in session.connection().execute(_CLAIM, values).all()
         if row.prediction_config_id in schedules
     ]
+    return sorted(claimed, key=lambda call: (call.slot_at, places[call.schedule.id]))
 
 
 def end_left_calls(session: Session, shards: Iterable[str], working: Iterable[CallKey], now: datetime) -> LeftCalls:

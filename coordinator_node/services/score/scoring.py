@@ -15,6 +15,7 @@ from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationE
 from coordinator_node.entities.json_values import (
     UnstorableError,
     fault_in,
+    is_plain,
     reason_of,
     storable,
     storable_text,
@@ -28,9 +29,6 @@ type ScoringFunction = Callable[..., Any]
 
 type State = dict[str, Any]
 """What a scoring function keeps of one model; {} at first."""
-
-_LARGE = 2**53
-"""Whole numbers below it are floats too."""
 
 NO_REASON = "the scoring function said success=false without a reason"
 
@@ -133,15 +131,8 @@ def plain_result(returned: Any) -> dict[str, Any] | None:
         return None
     if returned.get("success", True) is not True or returned.get("failed_reason") is not None:
         return None
-    for key, value in returned.items():
-        kind = type(value)
-        if not (type(key) is str and key.isascii() and key.isprintable()):
-            return None
-        if kind is float:
-            if not math.isfinite(value):
-                return None
-        elif not (value is None or kind is bool or (kind is int and abs(value) < _LARGE)):
-            return None
+    if not is_plain(returned):
+        return None
     return {"value": 0.0, "success": True, "failed_reason": None, **returned}
 
 

@@ -1,0 +1,246 @@
+"""How a model stands at the end of a backtest: windows and metrics, by the functions of the snapshot stage.
+
+Scores are counted in cycles, as the score worker's leader does: one at every whole multiple of SCORE_INTERVAL_SECONDS,
+of everything that was resolvable by then, and a snapshot a cycle. What is wanted is the last of it, so only the cycles
+that a window holds are summed up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from coordinator_node.backtest.judge import Judged
+from coordinator_node.config.settings import Settings
+from coordinator_node.crunch_config import CrunchConfig, default_compute_metrics
+from coordinator_node.db.json_text import encode_json
+from coordinator_node.entities.prediction import PredictionStatus
+from coordinator_node.entities.times import from_epoch
+from coordinator_node.metrics import get_default_registry
+from coordinator_node.metrics.arrays import Floats
+from coordinator_node.metrics.observations import ObservationTable
+from coordinator_node.metrics.values import as_number, return_of, score_of, signal_of
+from coordinator_node.services.checkpoint_periods import OpenPeriod
+from coordinator_node.services.generations import LIVE_GENERATION
+from coordinator_node.services.snapshot.observations import Observation, ObservationStore
+from coordinator_node.services.snapshot.stage import MICROSECOND
+from coordinator_node.services.snapshot.summary import ModelSummary, aggregator_of, summarise
+from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore
+from coordinator_node.services.snapshot.window_metrics import needs_rows, window_metrics
+from coordinator_node.services.snapshot.window_tables import Span
+from coordinator_node.services.window_sums import Sums, hours_before, window_starts
+
+BESIDE = ("ic", "ic_sharpe", "hit_rate", "mean_return", "max_drawdown", "sortino_ratio", "turnover")
+"""The metrics that a backtest gives whatever the config asks for."""
+
+
+@dataclass
+class Part:
+    """What one cycle counts in one checkpoint period: a snapshot."""
+
+    counted_at: datetime
+    ends: datetime
+    scores: list[UncountedScore] = field(default_factory=list)
+    misses: list[Miss] = field(default_factory=list)
+
+    @property
+    def period_end(self) -> datetime:
+        """The snapshot's period_end."""
+        ends = [score.resolvable_at for score in self.scores] + [miss.resolvable_at for miss in self.misses]
+        return max(ends)
+
+    @property
+    def has_successes(self) -> bool:
+        """Whether it counts any score."""
+        return any(score.success for score in self.scores)
+
+
+def parts_of(judged: Sequence[Judged], config: CrunchConfig, settings: Settings) -> list[Part]:
+    """The snapshots that there would be of these predictions (in the order of their outcomes), first ones first.
+
+    Those that are older than anything that is looked at are left out.
+    """
+    seconds = settings.score_cycle_seconds
+    ended = [one for one in judged if one.record.status is not PredictionStatus.PENDING]
+    if not ended:
+        return []
+    length = timedelta(seconds=settings.checkpoint_interval_seconds)
+    period = OpenPeriod(settings.checkpoint_start or ended[0].record.performed_at, length, follows=False)
+    after = _looked_at_after(ended, config, seconds)
+    parts: dict[tuple[datetime, datetime | None], Part] = {}
+    texts: dict[str, str] = {}
+    for one in (one for one in ended if one.resolvable_at > after):
+        counted_at = from_epoch(math.ceil(one.resolvable_at.timestamp() / seconds) * seconds)
+        start = period.period_of(one.resolvable_at)
+        ends = period.start if start is None else start + period.length
+        part = parts.get((counted_at, start)) or parts.setdefault((counted_at, start), Part(counted_at, ends))
+        schedule_id = one.record.prediction_config_id or ""
+        if schedule_id not in texts:
+            texts[schedule_id] = encode_json(one.record.scope)
+        _count(part, one, texts[schedule_id])
+    return list(parts.values())
+
+
+def _looked_at_after(ended: Sequence[Judged], config: CrunchConfig, cycle_seconds: float) -> datetime:
+    """A moment before all that the windows and the metrics of the last score hold, by a cycle and more."""
+    scored = next((one for one in reversed(ended) if one.record.status is PredictionStatus.SCORED), ended[-1])
+    hours = [window.hours for window in config.aggregation.windows.values()]
+    begins = hours_before(scored.resolvable_at, max([config.metrics_window_hours, *hours]))
+    return hours_before(begins, math.ceil(cycle_seconds / 3600))
+
+
+def _count(part: Part, one: Judged, scope_text: str) -> None:
+    record = one.record
+    if one.verdict is None:
+        miss = Miss(record.id, record.model_id, record.scope_key, record.status, record.performed_at, one.resolvable_at)
+        part.misses.append(miss)
+    else:
+        observation = observation_of(one, part.counted_at, scope_text)
+        part.scores.append(UncountedScore(record.id, record.id, one.verdict.success, LIVE_GENERATION, observation))
+
+
+def observation_of(one: Judged, scored_at: datetime, scope_text: str) -> Observation:
+    """A scored prediction as the leader remembers it; `scope_text` is its scope as JSON."""
+    record, truth = one.record, one.truth or {}
+    return Observation(
+        record.model_id,
+        record.input_id,
+        record.scope_key,
+        record.performed_at,
+        one.resolvable_at,
+        record.inference_output,
+        one.result,
+        {"actual_return": truth.get("actual_return"), "profit": truth.get("profit")},
+        scope_text,
+        scored_at,
+    )
+
+
+class Standings:
+    """Windows and metrics of models at the end of a backtest, by one config.
+
+    Raises:
+        ConfigurationError: when made: the aggregator cannot be imported.
+    """
+
+    def __init__(self, config: CrunchConfig, settings: Settings) -> None:
+        self._config = config
+        self._settings = settings
+        self._aggregator = aggregator_of(config, settings)
+
+    def of(self, judged: dict[str, Sequence[Judged]]) -> dict[str, dict[str, float]]:
+        """By model id, of models that were played over the same slots: windows, config's metrics, and BESIDE.
+
+        The windows are those of the leaderboard after the last cycle; the metrics are those of the last snapshot that
+        counts a score. What is undefined is NaN.
+        """
+        parts = {model_id: parts_of(own, self._config, self._settings) for model_id, own in judged.items()}
+        last = max((part.counted_at for own in parts.values() for part in own), default=None)
+        undefined = dict.fromkeys([*self._config.aggregation.windows, *self._names()], math.nan)
+        if last is None:
+            return {model_id: dict(undefined) for model_id in judged}
+        found = {model_id: undefined | self._windows(own, last) for model_id, own in parts.items()}
+        for model_id, values in self._metrics(parts).items():
+            found[model_id] |= {name: math.nan if value is None else value for name, value in values.items()}
+        return found
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys([*self._config.metrics, *BESIDE]))
+
+    def _windows(self, parts: Sequence[Part], as_of: datetime) -> dict[str, float]:
+        aggregation = self._config.aggregation
+        starts = window_starts(aggregation, as_of)
+        sums = dict.fromkeys(starts, Sums())
+        for part in parts:
+            holding = [name for name, start in starts.items() if part.period_end > start]
+            if holding:
+                own = _sums_of(self._summary(part), aggregation.value_field)
+                sums |= {name: sums[name].plus(own) for name in holding}
+        means = {name: own.mean(aggregation.missing_score) for name, own in sums.items()}
+        return {name: math.nan if mean is None else mean for name, mean in means.items()}
+
+    def _summary(self, part: Part) -> ModelSummary:
+        return summarise(part.scores, part.misses, self._aggregator, self._config.aggregation.value_field)[0]
+
+    def _metrics(self, parts: dict[str, list[Part]]) -> dict[str, dict[str, float | None]]:
+        """The metrics of each model's last snapshot with a score; models whose last ones were one cycle, together."""
+        last = {
+            model_id: max((part for part in own if part.has_successes), key=lambda part: part.period_end)
+            for model_id, own in parts.items()
+            if any(part.has_successes for part in own)
+        }
+        found: dict[str, dict[str, float | None]] = {}
+        for moment, ends in sorted({(part.counted_at, part.ends) for part in last.values()}):
+            ids = [model_id for model_id, part in last.items() if (part.counted_at, part.ends) == (moment, ends)]
+            found |= self._metrics_at(parts, ids, moment, ends)
+        return found
+
+    def _metrics_at(
+        self, parts: dict[str, list[Part]], model_ids: Sequence[str], counted_at: datetime, ends: datetime
+    ) -> dict[str, dict[str, float | None]]:
+        config = self._config
+        store = ObservationStore(keep_rows=needs_rows(config))
+        begins = hours_before(counted_at, config.metrics_window_hours)
+        store.feed(
+            score.observation
+            for own in parts.values()
+            for part in own
+            if part.counted_at < counted_at or (part.counted_at == counted_at and part.ends <= ends)
+            for score in part.scores
+            if score.success and score.resolvable_at > begins
+        )
+        until = min(counted_at, ends - MICROSECOND)
+        span = Span(hours_before(until, config.metrics_window_hours), until)
+        found = window_metrics(store, config, model_ids, span)
+        beside = [name for name in BESIDE if name not in config.metrics]
+        built_in = config.model_copy(update={"metrics": beside, "compute_metrics": default_compute_metrics})
+        for model_id, values in window_metrics(store, built_in, model_ids, span).items():
+            found[model_id] = {**values, **found[model_id]}
+        return found
+
+
+def _sums_of(summary: ModelSummary, field: str) -> Sums:
+    """What `window_sums` reads of the snapshot: the exact value of the number's text."""
+    value = as_number(summary.summary.get(field))
+    missing = summary.meta["missing_count"]
+    if value is None:
+        return Sums(missing=missing)
+    count = summary.prediction_count
+    return Sums(Fraction(repr(value)) * count, count, missing)
+
+
+def whole_run(judged: Sequence[Judged], names: Sequence[str]) -> dict[str, float]:
+    """Built-in metrics of one model over all of its scored predictions; NaN where undefined.
+
+    Those that compare models are undefined here.
+    """
+    table = _table([one for one in judged if one.record.status is PredictionStatus.SCORED])
+    registry = get_default_registry()
+    values: dict[str, float] = {}
+    if table.signals.size:
+        until = max(one.resolvable_at for one in judged)
+        values = registry.compute_table(list(names), table, until)[table.model_ids[0]]
+    return {name: values.get(name, math.nan) for name in names if registry.is_table_measure(name)}
+
+
+def _table(scored: Sequence[Judged]) -> ObservationTable:
+    in_order = sorted(scored, key=lambda one: (one.record.performed_at, one.record.scope_key, one.record.input_id))
+    keys = [one.record.scope_key for one in in_order]
+    numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
+    return ObservationTable(
+        model_ids=(in_order[0].record.model_id if in_order else "",),
+        scopes=np.array([numbers[key] for key in keys], dtype=np.intp),
+        signals=_row(signal_of(one.record.inference_output) for one in in_order),
+        scores=_row(score_of(one.result) for one in in_order),
+        returns=_row(return_of(one.result, one.truth) for one in in_order),
+    )
+
+
+def _row(values: Iterable[Any]) -> Floats:
+    return np.array([[math.nan if value is None else value for value in values]], dtype=np.float64)

@@ -1,0 +1,243 @@
+"""The same records through the live stages with a test clock and through a backtest: the same to the last digit."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import math
+import random
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import builders
+import pytest
+from backtest_cases import every, walk, write_files
+from builders import rows
+from model_cluster import Behaviour, ModelCluster, ModelRaisedError
+from sqlalchemy import Engine
+from sqlmodel import Session
+
+from coordinator_node.backtest import BacktestResult, BacktestRunner
+from coordinator_node.backtest.standing import Standings
+from coordinator_node.cli.init import Layout, create_workspace
+from coordinator_node.config.settings import Settings, load_settings
+from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.db.engine import transaction
+from coordinator_node.entities.feed_record import FeedRecord
+from coordinator_node.runtime.heartbeat import Heartbeat
+from coordinator_node.runtime.leases import LeaseGroup
+from coordinator_node.services.feed_data.store import store_records
+from coordinator_node.services.predict.service import PredictService
+from coordinator_node.services.predict.shards import SHARD_NAMES, Shards
+from coordinator_node.services.score import score_stage
+from coordinator_node.services.snapshot import SnapshotStage
+
+START = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
+# The models connect, and the schedules are activated, a little before the first slot.
+CONNECTED = START - timedelta(seconds=1)
+SECONDS = 85
+CYCLE = 20
+ENVIRON = {
+    "FEED_SOURCE": "simulated",
+    "FEED_SUBJECTS": "BTC,ETH",
+    "FEED_KIND": "tick",
+    "FEED_GRANULARITY": "1s",
+    "FEED_CANDLES_WINDOW": "25",
+    "SCORE_INTERVAL_SECONDS": str(CYCLE),
+}
+PACKS = {
+    "prediction": ("fading", "guess", "momentum"),
+    "trading": ("always_bought", "patient_momentum", "restless"),
+    "density": ("recent_volatility", "too_narrow", "too_wide"),
+}
+
+
+class Moody:
+    """Wraps a model: every so often it raises, or answers what nobody takes."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.calls = model, 0
+
+    def tick(self, data: dict[str, Any]) -> None:
+        self.model.tick(data)
+
+    def predict(self, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls % 7 == 3:
+            raise ValueError(f"no idea at call {self.calls}")
+        return "a lot" if self.calls % 7 == 5 else self.model.predict(*arguments)
+
+
+@pytest.fixture(params=sorted(PACKS))
+def pack(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The pack's challenge as an importable package of its own name."""
+    name: str = request.param
+    target = create_workspace(f"parity-{name}", name, tmp_path, Layout())
+    monkeypatch.syspath_prepend(target / "challenge")
+    return name
+
+
+def models_of(pack: str) -> dict[str, Any]:
+    """New models: the pack's examples, and one that fails now and then."""
+    found: dict[str, Any] = {}
+    for name in PACKS[pack]:
+        module = importlib.import_module(f"parity_{pack}.examples.{name}")
+        if hasattr(module, "random"):
+            module.random = random.Random(7)
+        base = importlib.import_module(f"parity_{pack}.tracker").TrackerBase
+        found[name] = next(
+            value()
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, base) and value is not base
+        )
+    return {**found, "moody": Moody(found.pop(PACKS[pack][0]))}
+
+
+def all_records() -> list[FeedRecord]:
+    begin, end = START - timedelta(seconds=60), START + timedelta(seconds=SECONDS + 20)
+    btc, eth = every(2.5, begin, end), every(3.1, begin + timedelta(seconds=0.7), end)
+    return [*walk("BTC", btc), *walk("ETH", eth)]
+
+
+def behaviour(model: Any) -> Behaviour:
+    async def call(method: str, arguments: list[Any]) -> Any:
+        try:
+            return getattr(model, method)(*arguments)
+        except ValueError as error:
+            raise ModelRaisedError(f"{type(error).__name__}: {error}") from error
+
+    return call
+
+
+async def play_live(engine: Engine, config: CrunchConfig, models: dict[str, Any], records: list[FeedRecord]) -> None:
+    """A step of the predict stage at each moment of the feed and of the slots, its answers stored before the next."""
+    now = CONNECTED
+    async with ModelCluster(**{name: behaviour(model) for name, model in models.items()}) as cluster:
+        settings = load_settings(
+            {**ENVIRON, "MODEL_RUNNER_NODE_HOST": "127.0.0.1", "MODEL_RUNNER_NODE_PORT": str(cluster.port)}
+        )
+        heartbeat = Heartbeat(engine, "predict")
+        heartbeat.beat()
+        group = LeaseGroup(engine, SHARD_NAMES, heartbeat.worker_id, seconds=60.0)
+        shards = Shards(engine, group, "predict", lambda: None)
+        beside: list[asyncio.Task[None]] = []
+
+        def background(work: Coroutine[Any, Any, None]) -> None:
+            beside.append(asyncio.create_task(work))
+
+        service = PredictService(engine, config, settings, shards, lambda: now, lambda: None, background)
+        background(shards.run())
+        service.start()
+        try:
+            await until(lambda: len(service._lanes.ids()) == len(models), service)
+            moments = {START + timedelta(seconds=n) for n in range(0, SECONDS, 5)}
+            known = {r.ts_event for r in records if CONNECTED < r.ts_event <= max(moments)}
+            for moment in sorted(moments | known):
+                now = moment
+                await service.step()
+                await idle(service, cluster)
+        finally:
+            await service.close()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+            group.release()
+
+
+async def until(true: Callable[[], bool], service: PredictService) -> None:
+    for _ in range(1000):
+        await service.step()
+        if true():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the models never connected")
+
+
+async def idle(service: PredictService, cluster: ModelCluster) -> None:
+    """Wait until no model is called, and everything they said is stored."""
+    if service._asking:
+        await asyncio.wait(service._asking)
+    await service._writer.flushed()
+    while any(lane._ticks or lane._asks for lane in service._lanes.all()) or any(
+        n._busy for n in cluster.nodes.values()
+    ):
+        await asyncio.sleep(0.001)
+
+
+def score_live(engine: Engine, config: CrunchConfig, settings: Settings) -> None:
+    with Session(engine) as session:
+        fence = builders.lease(session)
+        session.commit()
+    scores, snapshots = score_stage(engine, config, settings), SnapshotStage(engine, config, settings)
+    for seconds in range(CYCLE, SECONDS + 3 * CYCLE, CYCLE):
+        moment = START + timedelta(seconds=seconds)
+        while scores.run_once(moment).again:
+            pass
+        while snapshots.run_once(moment, fence).again:
+            pass
+
+
+PREDICTIONS = """
+    SELECT prediction.model_id, prediction.scope_key, performed_at, resolvable_at, status,
+           prediction.failed_reason, inference_output_jsonb AS output, scores.result_jsonb AS result
+    FROM predictions AS prediction LEFT JOIN scores ON scores.prediction_id = prediction.id
+    ORDER BY prediction.model_id, performed_at, prediction.scope_key
+"""
+NEWEST = "SELECT entries_jsonb FROM leaderboards ORDER BY created_at DESC LIMIT 1"
+
+
+def as_rows(result: BacktestResult) -> list[dict[str, Any]]:
+    made = [
+        {
+            "model_id": one.record.model_id,
+            "scope_key": one.record.scope_key,
+            "performed_at": one.record.performed_at,
+            "resolvable_at": one.record.resolvable_at,
+            "status": one.record.status.value,
+            "failed_reason": one.failed_reason,
+            "output": one.record.inference_output,
+            "result": None if one.verdict is None else one.result,
+        }
+        for one in result.judged
+    ]
+    return sorted(made, key=lambda row: (row["performed_at"], row["scope_key"]))
+
+
+async def test_live_and_backtest_are_the_same_to_the_last_digit(
+    pack: str, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    config = importlib.import_module(f"parity_{pack}.config").CrunchConfig()
+    records = all_records()
+    with transaction(engine) as session:
+        store_records(session, records, START)
+    await play_live(engine, config, models_of(pack), records)
+    score_live(engine, config, load_settings(ENVIRON))
+
+    root = write_files(tmp_path / "data", records)
+    end = START + timedelta(seconds=SECONDS)
+    results = {
+        name: BacktestRunner(model, config, data=root).run(CONNECTED, end, model_id=name)
+        for name, model in models_of(pack).items()
+    }
+    live = rows(engine, PREDICTIONS)
+    assert len(live) > 60
+    assert live == [row for name in sorted(results) for row in as_rows(results[name])]
+    assert {row["status"] for row in live} == {"SCORED", "FAILED"}
+
+    together = Standings(config, load_settings(ENVIRON)).of({name: one.judged for name, one in results.items()})
+    entries = {entry["model_id"]: entry["score"]["metrics"] for entry in rows(engine, NEWEST)[0]["entries_jsonb"]}
+    for name, result in results.items():
+        for metric in [*config.aggregation.windows, *config.metrics]:
+            expected = math.nan if entries[name][metric] is None else entries[name][metric]
+            assert same(together[name][metric], expected), (name, metric)
+            # Alone, a model has nobody to be like.
+            assert same(result.metrics[metric], math.nan if metric == "model_correlation" else expected), (name, metric)
+        assert not math.isnan(result.metrics["score_recent"])
+
+
+def same(value: float, expected: float) -> bool:
+    return value == expected or (math.isnan(value) and math.isnan(expected))
