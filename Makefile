@@ -36,10 +36,13 @@ bench-score: setup ## predictions scored a second beside up to a million old one
 	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_commitments.py
 
 bench-api: setup ## what each endpoint takes beside a million predictions, alone and with 32 clients
-	@$(BIN)/python tests/benchmarks/bench_api.py $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_api.py $(ARGS)
 
 fuzz-api: setup ## ask the API 2,000 made-up questions by its OpenAPI page
 	@FUZZ_CASES=2000 $(BIN)/python -m pytest tests/api/test_api_fuzz.py $(ARGS)
+
+bench-backtest: setup ## bars a second of a backtest of 30 days, and the share of the model's own code
+	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_backtest.py $(ARGS)
 
 format: setup ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
@@ -50,4 +53,4 @@ lock: setup ## write requirements.lock anew from pyproject.toml
 clean: ## remove environments, caches and local runs
 	@rm -rf .venv .uv .coordinator dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo test lint bench-feed bench-predict bench-score bench-api fuzz-api format lock clean
+.PHONY: help setup demo test lint bench-feed bench-predict bench-score bench-api fuzz-api bench-backtest format lock clean
