@@ -8,18 +8,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
+from coordinator_node.backtest.download import Coordinator
 from coordinator_node.backtest.history import History, days_needed, found_feeds, read_history
 from coordinator_node.backtest.judge import Judge
 from coordinator_node.backtest.play import Play, Progress, play, schedules_of
-from coordinator_node.backtest.result import BacktestResult, Effort
+from coordinator_node.backtest.result import BacktestResult, BacktestSet, Effort
+from coordinator_node.backtest.several import Job, run_all
 from coordinator_node.backtest.standing import BESIDE, Standings, whole_run
 from coordinator_node.config.settings import Settings, load_settings
 from coordinator_node.config_loader import load_config
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.entities.times import as_utc
 from coordinator_node.services.feed_scope import FeedScope
 from coordinator_node.services.predict.grid import Schedule
@@ -51,6 +56,9 @@ class BacktestRunner:
         model: an instance, copied for each run; or a class or function that makes one for each run.
         config: the competition's; None means the one that a worker would load here.
         data: a folder of {source}/{subject}/{kind}/{granularity}/YYYY-MM-DD.parquet; None means BACKFILL_DATA_DIR.
+        coordinator_url: where a coordinator's report API answers, whose files are taken instead: those of the days that
+            are played, kept in `data` (else in the user's cache) and fetched again only when they changed.
+        api_key: the coordinator's, where it asks for one.
         source: which feed's records; None means FEED_SOURCE, else the only one that `data` hold.
         kind: likewise, FEED_KIND.
         granularity: likewise, FEED_GRANULARITY.
@@ -65,6 +73,8 @@ class BacktestRunner:
         config: CrunchConfig | None = None,
         *,
         data: str | Path | None = None,
+        coordinator_url: str | None = None,
+        api_key: str | None = None,
         source: str | None = None,
         kind: str | None = None,
         granularity: str | None = None,
@@ -74,6 +84,7 @@ class BacktestRunner:
         self._model = model
         self._config = load_config() if config is None else config
         self._data = None if data is None else Path(data)
+        self._remote = (coordinator_url, api_key)
         self._feed = Feed(source, kind, granularity, subjects, window)
 
     def run(
@@ -91,17 +102,95 @@ class BacktestRunner:
             start: the first moment; records before it fill the model's first window.
             end: the first moment that is not played.
             costs_bps: basis points of the traded value that a change of position costs, for the equity curve.
-            model_id: the id of the model where it is deployed.
+            model_id: the id of the model where it is deployed; the coordinator is then asked for its diversity.
             progress: told how much is done, from 0 to 1.
 
         Raises:
             ConfigurationError: the config, the model or the period cannot be used, or there are no records.
+            CoordinatorError: the coordinator does not give its files.
         """
-        begun = time.perf_counter()
+        result = self._run(*_span(start, end), name=model_id, costs_bps=costs_bps, progress=progress)
+        result.diversity = self._diversity(model_id)
+        return result
+
+    def walk_forward(
+        self, start: Moment, end: Moment, folds: int = 5, *, costs_bps: float = 0.0, processes: int | None = None
+    ) -> BacktestSet:
+        """Runs over consecutive parts of [start, end), equally long, each with a model that has seen nothing.
+
+        `processes` as in `several.run_all`.
+        """
+        first, last = _span(start, end)
+        if folds < 1:
+            raise ConfigurationError(f"folds is {folds}; there must be at least 1")
+        bounds = [first + (last - first) * n / folds for n in range(folds + 1)]
+        jobs = [Job(f"{begin:%Y-%m-%d %H:%M}", self._run, begin, until, costs_bps) for begin, until in pairwise(bounds)]
+        return BacktestSet(run_all(jobs, processes, "folds"))
+
+    def compare(
+        self,
+        models: Mapping[str, Any],
+        start: Moment,
+        end: Moment,
+        *,
+        costs_bps: float = 0.0,
+        processes: int | None = None,
+    ) -> BacktestSet:
+        """Runs of several models by name over the same records; metrics that compare models are taken among them.
+
+        A model is what the runner takes for one. `processes` as in `several.run_all`.
+        """
         span = _span(start, end)
+        jobs = [Job(name, self._with(model)._run, *span, costs_bps) for name, model in models.items()]
+        results = run_all(jobs, processes, "models")
+        config, settings = self._environment()
+        together = Standings(config, settings).of({name: result.judged for name, result in results.items()})
+        for name, result in results.items():
+            result.metrics |= together[name]
+        return BacktestSet(results)
+
+    def sweep(
+        self,
+        params: Mapping[str, Sequence[Any]],
+        start: Moment,
+        end: Moment,
+        *,
+        costs_bps: float = 0.0,
+        processes: int | None = None,
+    ) -> BacktestSet:
+        """Runs of the model's class with every combination of these keyword arguments, by their text.
+
+        `processes` as in `several.run_all`.
+        """
+        span = _span(start, end)
+        method = self._config.call_method.tick_method
+        make = type(self._model) if hasattr(self._model, method) and not isinstance(self._model, type) else self._model
+        jobs = []
+        for values in product(*params.values()):
+            chosen = dict(zip(params, values, strict=True))
+            name = ", ".join(f"{key}={value}" for key, value in chosen.items())
+            jobs.append(Job(name, self._with(partial(make, **chosen))._run, *span, costs_bps))
+        return BacktestSet(run_all(jobs, processes, "parameters"))
+
+    def _with(self, model: Any) -> BacktestRunner:
+        other = copy.copy(self)
+        other._model = model
+        return other
+
+    def _run(
+        self,
+        start: datetime,
+        end: datetime,
+        *,
+        name: str | None,
+        costs_bps: float,
+        progress: Progress | None = None,
+    ) -> BacktestResult:
+        begun = time.perf_counter()
+        span = (start, end)
         config, settings, schedules, history = self._prepared(span)
         model = fresh(self._model, config.call_method.tick_method)
-        name = model_id or type(model).__name__
+        name = name or type(model).__name__
         played = play(model, name, history, config, settings, schedules, span, progress or _ignore)
         judged = Judge(history, config, settings).all(played.predictions)
         metrics = Standings(config, settings).of({name: judged})[name]
@@ -114,9 +203,7 @@ class BacktestRunner:
             run_metrics=whole_run(judged, [*dict.fromkeys([*config.metrics, *BESIDE])]),
             costs_bps=costs_bps,
             missed=dict(played.missed),
-            warnings=_warnings(
-                played, judged_pending=sum(one.verdict is None and not one.failed_reason for one in judged)
-            ),
+            warnings=_warnings(played, sum(one.record.status is PredictionStatus.PENDING for one in judged)),
             effort=Effort(played.bars, time.perf_counter() - begun, played.model_seconds),
         )
         result.metrics["net_mean_return"] = result.run_metrics["net_mean_return"] = result.equity.net_mean_return
@@ -127,19 +214,51 @@ class BacktestRunner:
         feed = FeedScope.from_settings(settings)
         schedules = schedules_of(config, settings, feed.spacing)
         last = span[1] + timedelta(seconds=max(schedule.horizon_seconds for schedule in schedules))
+        self._fetch(feed, settings, span[0], last)
         history = read_history(
             self._root(settings), feed, settings.feed_subjects, span[0], last, settings.feed_candles_window
         )
         return config, settings, schedules, history
 
     def _root(self, settings: Settings) -> Path:
+        if self._remote[0]:
+            with self._coordinator() as coordinator:
+                return coordinator.root
         return self._data or settings.backfill_data_dir
+
+    def _coordinator(self) -> Coordinator:
+        url, api_key = self._remote
+        return Coordinator(url or "", api_key, self._data)
+
+    def _there(self, root: Path) -> list[tuple[str, str, str]]:
+        """The (source, kind, granularity) that there are records of."""
+        if not self._remote[0]:
+            return found_feeds(root)
+        with self._coordinator() as coordinator:
+            return sorted({(day.source, day.kind, day.granularity) for day in coordinator.days()})
+
+    def _fetch(self, feed: FeedScope, settings: Settings, start: datetime, end: datetime) -> None:
+        """Bring the files of the days that are played up to date."""
+        if not self._remote[0]:
+            return
+        first, last = days_needed(start, end, feed, settings.feed_candles_window)
+        with self._coordinator() as coordinator:
+            there = coordinator.days(source=feed.source, kind=feed.kind, granularity=feed.granularity)
+            wanted = [day for day in there if day.subject in settings.feed_subjects and first <= day.day <= last]
+            for _ in coordinator.fetch(wanted):
+                pass
+
+    def _diversity(self, model_id: str | None) -> dict[str, Any] | None:
+        if model_id is None or not self._remote[0]:
+            return None
+        with self._coordinator() as coordinator:
+            return coordinator.diversity(model_id)
 
     def _environment(self) -> tuple[CrunchConfig, Settings]:
         """The config with the schedules that are played, and the settings with the feed that they are played over."""
         environ = dict(os.environ)
         root = self._root(load_settings(environ))
-        environ |= _chosen(self._feed, environ, found_feeds(root), str(root))
+        environ |= _chosen(self._feed, environ, self._there(root), self._remote[0] or str(root))
         if self._feed.subjects is None and not (environ.get("FEED_SUBJECTS") or environ.get("FEED_ASSETS")):
             environ["FEED_SUBJECTS"] = ",".join(_subjects_of(self._config))
         settings = load_settings(environ)

@@ -23,9 +23,6 @@ DEMO_STATE = Path(".coordinator/demo")
 API_PORT = 8000
 DEFAULT_PACK = "prediction"
 
-# Documented commands that this version does not have yet.
-NOT_BUILT = ("backtest",)
-
 app = typer.Typer(
     name="coordinator-node",
     help="Run live forecasting competitions.",
@@ -213,15 +210,34 @@ def verify(
     raise typer.Exit(verification_script().main(["--url", url, *(["--checkpoint", checkpoint] if checkpoint else [])]))
 
 
-def _add_not_built(name: str) -> None:
-    @app.command(name, hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-    def not_built(context: typer.Context) -> None:
-        typer.echo(f"{context.info_name} is not built in this version", err=True)
-        raise typer.Exit(1)
+@app.command()
+def backtest(
+    model: Annotated[str, typer.Argument(metavar="PATH:Class", help="The model's file or module, and its class.")],
+    start: Annotated[datetime, typer.Option("--from", parser=_moment, metavar="TIME", help="First moment to play.")],
+    end: Annotated[datetime, typer.Option("--to", parser=_moment, metavar="TIME", help="First moment not to play.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of daily Parquet files, as backfill writes; default: BACKFILL_DATA_DIR.")
+    ] = None,
+    coordinator_url: Annotated[
+        str | None, typer.Option("--coordinator", metavar="URL", help="Take a coordinator's files; --data keeps them.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="MODULE:CLASS", help="The competition; default: as a worker finds it here.")
+    ] = None,
+    subject: Annotated[list[str] | None, typer.Option(help="Only these subjects; may be repeated.")] = None,
+    window: Annotated[int | None, typer.Option(min=1, help="Records a model is given; default 120.")] = None,
+    costs: Annotated[float, typer.Option(min=0, help="Basis points that a change of position costs.")] = 0.0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the predictions as Parquet.")] = None,
+) -> None:
+    """Play a model over past records by the code that runs it live, and show how it would have stood.
 
+    Times are ISO 8601, in UTC unless they say otherwise. API_KEY is shown to a coordinator that asks for it.
+    """
+    from coordinator_node.cli.backtest import Order, run_backtest
 
-for _name in NOT_BUILT:
-    _add_not_built(_name)
+    subjects = tuple(subject) if subject else None
+    order = Order(model, data, coordinator_url, start, end, config, subjects, window, costs, output)
+    raise typer.Exit(run_backtest(order))
 
 
 def run(commands: typer.Typer = app) -> None:

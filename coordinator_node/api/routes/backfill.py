@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, Header, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 
 from coordinator_node.api.auth import ADMIN, READ
@@ -36,6 +36,7 @@ UNKNOWN_JOB: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "descrip
 BUSY: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "A job is running or waits to."}}
 FILE: dict[int | str, dict[str, Any]] = {
     200: {"content": {PARQUET: {"schema": {"type": "string", "format": "binary"}}}, "description": "The file."},
+    304: {"description": "It is still the one that If-None-Match names."},
     404: {"model": Problem, "description": "There is no such file."},
 }
 
@@ -109,16 +110,27 @@ def backfill_index(
     responses=FILE,
 )
 def backfill_file(
-    context: Context, source: str, subject: str, kind: str, granularity: str, file: str
-) -> StreamingResponse:
-    """One day's records, as they are on the disk."""
+    context: Context,
+    source: str,
+    subject: str,
+    kind: str,
+    granularity: str,
+    file: str,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """One day's records, as they are on the disk; nothing, where the caller has them already."""
     path = find_file(context.settings.backfill_data_dir, source, subject, kind, granularity, file)
     opened = None if path is None else _opened(path)
     if opened is None:
         raise not_found(f"file {source}/{subject}/{kind}/{granularity}/{file}")
-    # The size is asked of the open file, because another may take its name at any moment.
-    size = os.fstat(opened.fileno()).st_size
-    headers = {"Content-Length": str(size), "Content-Disposition": f'attachment; filename="{file}"'}
+    # Asked of the open file, because another may take its name at any moment.
+    stat = os.fstat(opened.fileno())
+    etag = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"'
+    if if_none_match is not None and etag in (tag.strip().removeprefix("W/") for tag in if_none_match.split(",")):
+        opened.close()
+        return Response(status_code=304, headers={"ETag": etag})
+    disposition = f'attachment; filename="{file}"'
+    headers = {"Content-Length": str(stat.st_size), "Content-Disposition": disposition, "ETag": etag}
     return StreamingResponse(_chunks(opened), media_type=PARQUET, headers=headers)
 
 
