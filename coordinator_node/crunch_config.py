@@ -301,7 +301,8 @@ class CrunchConfig(BaseModel):
             key = (schedule.scope_key, schedule.prediction_interval_seconds, schedule.resolve_horizon_seconds)
             if key in seen:
                 raise ValueError(
-                    f"two schedules have the scope_key {key[0]!r}, interval {key[1]} s and horizon {key[2]} s"
+                    f"two schedules have the scope_key {key[0]!r}, interval {key[1]} s and horizon {key[2]} s: give"
+                    " each a scope_key of its own, also where only their scope or meta.offset_seconds differ"
                 )
             seen.add(key)
         return self

@@ -98,8 +98,8 @@ def test_a_deadline_that_is_no_time_is_refused(deadline: object) -> None:
 
 
 def test_two_schedules_that_could_not_be_told_apart_are_refused() -> None:
-    same = [ScheduledPrediction(scope_key="S"), ScheduledPrediction(scope_key="S", order=1)]
-    with pytest.raises(ValueError, match="two schedules have the scope_key 'S'"):
+    same = [ScheduledPrediction(scope_key="S"), ScheduledPrediction(scope_key="S", meta={"offset_seconds": 30})]
+    with pytest.raises(ValueError, match=r"two schedules have the scope_key 'S'.* give each a scope_key of its own"):
         CrunchConfig(scheduled_predictions=same)
 
 
