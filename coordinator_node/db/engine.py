@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, text
 from sqlmodel import Session
 
 from coordinator_node.config.settings import Settings
@@ -23,6 +23,10 @@ SERVER_OPTIONS = {
     "tcp_keepalives_interval": "3",
     "tcp_keepalives_count": "3",
 }
+
+
+# A leader's own work between two statements, such as an operator's metrics over thousands of rows a model.
+_TAKE_YOUR_TIME = text("SET LOCAL idle_in_transaction_session_timeout = '10min'")
 
 
 class Fence(Protocol):
@@ -63,3 +67,8 @@ def transaction(engine: Engine, *fences: Fence) -> Iterator[Session]:
         for fence in fences:
             fence.check(session)
         session.commit()
+
+
+def allow_long_work(session: Session) -> None:
+    """Let the transaction lie idle for minutes while operators' code runs, instead of being ended in between."""
+    session.connection().execute(_TAKE_YOUR_TIME)

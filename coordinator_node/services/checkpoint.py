@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
-from coordinator_node.db.engine import Fence, transaction
+from coordinator_node.db.engine import Fence, allow_long_work, transaction
 from coordinator_node.db.tables import CheckpointRow
 from coordinator_node.entities.emission import check_emission, emission_of
 from coordinator_node.entities.ensemble import is_ensemble_model
@@ -129,6 +129,7 @@ class CheckpointStage:
         """
         made = 0
         with transaction(self._engine, fence) as session:
+            allow_long_work(session)
             while made < PERIODS_AT_ONCE and self._work_on_next(session, now, first=made == 0):
                 made += 1
             if made:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,7 @@ from sqlmodel import Session
 from structlog.testing import capture_logs
 
 from coordinator_node.crunch_config import Aggregation, AggregationWindow, CrunchConfig
+from coordinator_node.db.engine import SERVER_OPTIONS
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.runtime.leases import LeaseFence, LeaseLostError
 from coordinator_node.runtime.notify import SNAPSHOTS, libpq_url
@@ -309,6 +311,25 @@ def test_metrics_that_raise_are_null_and_logged_once(
         stage_of(engine, metrics=["ic"], compute_metrics=fails).run_once(at(61), fence)
     assert [row["result_summary_jsonb"] for row in rows(engine, SNAPSHOT_ROWS)] == [{"value": 1.0, "ic": None}] * 2
     assert [entry["log_level"] for entry in logs if "compute_metrics" in entry["event"]] == ["warning"]
+
+
+def test_metrics_may_take_longer_than_a_transaction_may_lie_idle(
+    database_url: str, connect: Callable[[str], Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SERVER_OPTIONS, "idle_in_transaction_session_timeout", "50ms")
+    engine = connect(database_url)
+    with Session(engine) as session:
+        builders.model(session, "a")
+        builders.scored(session, "a")
+        held = builders.lease(session)
+        session.commit()
+
+    def slow(*_: Any) -> dict[str, float]:
+        time.sleep(0.2)
+        return {"slow": 1.0}
+
+    stage_of(engine, compute_metrics=slow).run_once(at(61), held)
+    assert rows(engine, SNAPSHOT_ROWS)[0]["result_summary_jsonb"] == {"value": 1.0, "slow": 1.0}
 
 
 def test_a_snapshot_lies_in_one_checkpoint_period(engine: Engine, fence: LeaseFence) -> None:

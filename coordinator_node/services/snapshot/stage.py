@@ -19,7 +19,7 @@ from sqlmodel import Session
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
-from coordinator_node.db.engine import Fence, transaction
+from coordinator_node.db.engine import Fence, allow_long_work, transaction
 from coordinator_node.runtime.loop import PassResult
 from coordinator_node.runtime.notify import SNAPSHOTS, notify
 from coordinator_node.services.checkpoint_periods import OpenPeriod, hold_boundaries, open_period
@@ -114,6 +114,7 @@ class SnapshotStage:
         self._follow_rescores()
         store = self._observations(now)
         with transaction(self._engine, fence) as session:
+            allow_long_work(session)
             hold_boundaries(session)
             part = _Part(read_uncounted(session, SCORES_AT_ONCE), read_misses(session, now, SCORES_AT_ONCE))
             snapshots = self._count(session, store, part, now)
@@ -165,6 +166,7 @@ class SnapshotStage:
         if self._cycles_since_leaderboard < LEADERBOARD_EVERY:
             return False
         with transaction(self._engine, fence) as session:
+            allow_long_work(session)
             hold_boundaries(session)
             if newest_generation(session) != self._generation:
                 self._sums.forget()  # one was published during this pass; the next follows it in full
