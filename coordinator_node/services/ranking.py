@@ -39,6 +39,10 @@ _LATEST = text(
 )
 
 
+# Fields of ScoreResult that no model could be ranked by: everybody would stay unranked and unpaid.
+_NO_NUMBERS = ("success", "failed_reason")
+
+
 class RankingError(RuntimeError):
     """LEADERBOARD_RANKER raised, or returned what is no order of the models; nothing was written."""
 
@@ -173,12 +177,17 @@ def check_ranking_key(config: CrunchConfig) -> None:
     """Refuse a ranking_key that no leaderboard entry would have.
 
     Raises:
-        ConfigurationError: it is none of the windows, the metrics and the fields of score_type; the message lists them.
+        ConfigurationError: it is none of the windows, the metrics and the fields of score_type that may be numbers; the
+            message lists them.
     """
     key = config.aggregation.ranking_key
-    known = dict.fromkeys([*config.aggregation.windows, *config.metrics, *config.score_type.model_fields])
+    fields = [name for name in config.score_type.model_fields if name not in _NO_NUMBERS]
+    known = dict.fromkeys([*config.aggregation.windows, *config.metrics, *fields])
     if key not in known:
-        raise ConfigurationError(f"aggregation.ranking_key {key!r} is unknown; there are {', '.join(known)}")
+        raise ConfigurationError(
+            f"aggregation.ranking_key {key!r} is unknown; there are {', '.join(known)}; what only an aggregator of your"
+            " own gives must be declared as a field of score_type"
+        )
 
 
 def window_means(session: Session, aggregation: Aggregation, as_of: datetime) -> dict[tuple[str, str], float]:

@@ -229,12 +229,15 @@ def test_a_ranker_that_does_wrong_ranks_nobody(ranker: ModuleType, function: Any
         replaced(ranker, function).ranked([standing("a", 1.0)])
 
 
-def test_an_unknown_ranking_key_is_refused_with_the_keys_there_are() -> None:
+@pytest.mark.parametrize("key", ["sharpe", "success", "failed_reason"])
+def test_an_unknown_ranking_key_is_refused_with_the_keys_there_are(key: str) -> None:
     class Pnl(ScoreResult):
         pnl: float = 0.0
 
-    config = CrunchConfig(aggregation=aggregation(ranking_key="sharpe"), metrics=["ic"], score_type=Pnl)
-    with pytest.raises(ConfigurationError, match=r"'sharpe' is unknown; there are day, week, ic, value, .*pnl"):
+    config = CrunchConfig(aggregation=aggregation(ranking_key=key), metrics=["ic"], score_type=Pnl)
+    with pytest.raises(
+        ConfigurationError, match=rf"'{key}' is unknown; there are day, week, ic, value, pnl; what only"
+    ):
         Ranking(config, builders.settings_of())
 
 
