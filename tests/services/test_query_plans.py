@@ -38,7 +38,7 @@ from coordinator_node.runtime.leases import Lease
 from coordinator_node.services.backfill.jobs import LEASE_NAME as BACKFILL_LEASE
 from coordinator_node.services.backfill.runner import BackfillRunner
 from coordinator_node.services.checkpoint import CheckpointStage
-from coordinator_node.services.score import ScoreStage
+from coordinator_node.services.score import ScoreStage, StatefulScoreStage
 from coordinator_node.services.snapshot import SnapshotStage
 from coordinator_node.services.tournament.truths import give_truth
 
@@ -199,7 +199,21 @@ def score_and_snapshot(engine: Engine, history: ScoreHistory, plans: Plans) -> t
         put_off(due, SLOTS + 1 + REPEATED)
         for late in (timedelta(hours=1), timedelta(days=2)):
             score.run_once(due.resolved_at(SLOTS + 1 + REPEATED) + late)
+        score_with_state(engine, due, SLOTS + 2 + REPEATED)
     return starting, repeated
+
+
+def score_with_state(engine: Engine, due: ScoreHistory, slot: int) -> None:
+    """A slot that is scored by a function that keeps state, and another look when nothing is due."""
+    config = CrunchConfig(
+        scoring_function=lambda prediction, ground_truth, state: {"value": 1.0}, stateful_scoring=True
+    )
+    stage = StatefulScoreStage(engine, config, SETTINGS)
+    due.add_due(slot, 1)
+    done = 0
+    for _ in range(4):
+        done += stage.run_once(due.resolved_at(slot)).counts.get("scored", 0)
+    assert done == MODELS
 
 
 def miss_some(engine: Engine, slot: int) -> None:
