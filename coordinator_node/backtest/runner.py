@@ -164,7 +164,8 @@ class BacktestRunner:
         """
         span = _span(start, end)
         method = self._config.call_method.tick_method
-        make = type(self._model) if hasattr(self._model, method) and not isinstance(self._model, type) else self._model
+        made = hasattr(self._model, method) and not isinstance(self._model, type)
+        make: Callable[..., Any] = type(self._model) if made else self._model
         jobs = []
         for values in product(*params.values()):
             chosen = dict(zip(params, values, strict=True))

@@ -25,10 +25,3 @@ class TemporaryError(Exception):
 
     What meets it waits and tries again, and logs it as a warning in one line.
     """
-
-
-class NotBuiltError(NotImplementedError):
-    """A documented name whose work this version does not do yet. Raised when called, never at import."""
-
-    def __init__(self, what: str, instead: str) -> None:
-        super().__init__(f"{what} is not built in this version; {instead}")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from coordinator_node.cli.main import NOT_BUILT, run
+from coordinator_node.cli.main import run
 from coordinator_node.config_loader import reset_cache
 
 COMMANDS = Path(sys.executable).parent
@@ -70,12 +70,6 @@ def test_wrong_usage_or_configuration_is_2_and_says_what(arguments: list[str], s
     code, _, errors = command(*arguments)
     assert code == 2, errors
     assert said in errors
-
-
-@pytest.mark.parametrize("name", NOT_BUILT)
-def test_what_is_not_built_says_so(name: str, command: Command) -> None:
-    code, _, errors = command(name, "anything", "--option")
-    assert (code, errors.strip()) == (1, f"{name} is not built in this version")
 
 
 def test_a_taken_port_is_named_before_anything_is_started(command: Command) -> None:
