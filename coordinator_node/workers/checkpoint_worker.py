@@ -14,7 +14,7 @@ from coordinator_node.runtime.loop import under_lease
 from coordinator_node.runtime.notify import SNAPSHOTS
 from coordinator_node.runtime.worker import Worker, run_worker
 from coordinator_node.services.checkpoint import LEASE_NAME, CheckpointStage
-from coordinator_node.services.checks import warn_at_start
+from coordinator_node.services.checks.startup import warn_at_start
 
 POLL_SECONDS = 1.0
 

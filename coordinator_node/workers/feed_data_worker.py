@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -16,7 +17,9 @@ from coordinator_node.feeds.errors import FeedError
 from coordinator_node.runtime.worker import Worker, run_worker
 from coordinator_node.services.backfill import jobs, runner
 from coordinator_node.services.backfill.sources import source_maker
-from coordinator_node.services.checks import warn_at_start
+from coordinator_node.services.checks.feed import check_feed
+from coordinator_node.services.checks.findings import warn_of
+from coordinator_node.services.checks.variables import unknown_variables
 from coordinator_node.services.feed_data.service import IDLE_SECONDS, FeedService, lease_name
 
 
@@ -26,7 +29,7 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
         feed = create_default_registry().create(settings.feed_source, settings.feed_options)
     except (FeedError, ValueError, KeyError) as error:
         raise ConfigurationError(f"FEED_SOURCE={settings.feed_source}: {error}") from error
-    warn_at_start("feed", settings)
+    warn_of([*unknown_variables(os.environ), *check_feed(feed, settings)])
     engine = engine_from(settings, "feed-worker")
 
     async def body(worker: Worker) -> None:

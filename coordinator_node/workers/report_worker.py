@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -14,12 +15,13 @@ from coordinator_node.config.settings import Settings
 from coordinator_node.config_loader import load_config
 from coordinator_node.db.engine import engine_from
 from coordinator_node.runtime.worker import Worker, run_worker
-from coordinator_node.services.checks import warn_at_start
+from coordinator_node.services.checks.findings import warn_of
+from coordinator_node.services.checks.variables import unknown_variables
 
 
 def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None]]]:
     """The worker's engine and body; the port is taken here, so that a taken one is said before anything starts."""
-    warn_at_start("report", settings)
+    warn_of(unknown_variables(os.environ))
     engine = engine_from(settings, "report-worker")
     app = create_app(settings, engine, load_config())
     listener = listen_on(settings.report_api_host, settings.report_api_port)

@@ -20,7 +20,7 @@ from coordinator_node.runtime.loop import in_thread, under_lease
 from coordinator_node.runtime.notify import FEED_RECORDS
 from coordinator_node.runtime.worker import Worker, run_worker
 from coordinator_node.services import checkpoint, snapshot
-from coordinator_node.services.checks import warn_at_start
+from coordinator_node.services.checks.startup import warn_at_start
 from coordinator_node.services.score import score_stage
 
 POLL_SECONDS = 0.5

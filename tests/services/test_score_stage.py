@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.runtime.loop import PassResult
-from coordinator_node.services.checks import warn_at_start
+from coordinator_node.services.checks.startup import warn_at_start
 from coordinator_node.services.score import ScoreStage, service
 from coordinator_node.services.score.service import back_off
 from coordinator_node.services.snapshot import SnapshotStage
@@ -448,11 +448,11 @@ def test_two_workers_drain_two_thousand_predictions_with_one_score_each(
 
 def test_the_default_scoring_function_is_warned_about() -> None:
     with capture_logs() as logs:
-        warn_at_start("score", builders.settings_of(), CrunchConfig(), variables=())
+        warn_at_start("score", builders.settings_of(), CrunchConfig())
     assert [entry["log_level"] for entry in logs if "SCORING_FUNCTION" in entry["event"]] == ["warning"]
     own = CrunchConfig(scoring_function=lambda prediction, truth: {"value": prediction["value"] * truth["profit"]})
     with capture_logs() as logs:
-        warn_at_start("score", builders.settings_of(), own, variables=())
+        warn_at_start("score", builders.settings_of(), own)
     assert logs == []
 
 

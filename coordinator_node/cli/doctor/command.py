@@ -19,8 +19,10 @@ from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationError
 from coordinator_node.entities.json_values import reason_of
 from coordinator_node.local.workspace import ENV_FILE
-from coordinator_node.services.checks import CHECKS, Competition, Finding, Level, findings_of, unknown_variables
-from coordinator_node.services.checks.findings import failed, fine, warning
+from coordinator_node.services.checks.competition import Competition
+from coordinator_node.services.checks.findings import Finding, Level, failed, fine, warning
+from coordinator_node.services.checks.startup import CHECKS, findings_of
+from coordinator_node.services.checks.variables import unknown_variables
 
 
 def run_doctor(workspace: Path, *, offline: bool, as_json: bool) -> int:

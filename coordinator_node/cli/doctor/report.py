@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from coordinator_node.services.checks import Finding, Level
+from coordinator_node.services.checks.findings import Finding, Level
 
 STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.FAILED: "bold red"}
 

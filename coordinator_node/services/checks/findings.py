@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from coordinator_node.runtime.logging import get_logger
+
+log = get_logger(__name__)
+
 
 class Level(StrEnum):
     """How bad it is: FAILED would fail in production; a WARNING may be meant."""
@@ -46,6 +50,13 @@ def warning(check: str, message: str, remedy: str = "") -> list[Finding]:
 def failed(check: str, message: str, remedy: str = "") -> list[Finding]:
     """What would fail in production."""
     return [Finding(check, Level.FAILED, message, remedy)]
+
+
+def warn_of(findings: Iterable[Finding]) -> None:
+    """Log what a worker found at its start and should be known; what must stop it is refused elsewhere."""
+    for finding in findings:
+        if finding.level is not Level.OK:
+            log.warning(finding.message, check=finding.check, remedy=finding.remedy or None)
 
 
 def did_you_mean(name: str, known: Iterable[str], likeness: float = 0.6) -> str:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.error_places import reason_and_place_of
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationError
-from coordinator_node.runtime.logging import get_logger
-from coordinator_node.services.checks import feed, ranking
+from coordinator_node.services.checks import ranking, schedules
 from coordinator_node.services.checks.competition import Competition
-from coordinator_node.services.checks.findings import Finding, Level, failed, fine
+from coordinator_node.services.checks.feed import check_source
+from coordinator_node.services.checks.findings import Finding, failed, fine, warn_of
 from coordinator_node.services.checks.variables import unknown_variables
 from coordinator_node.services.predict.model_nodes import model_credentials
 from coordinator_node.services.predict.service import PredictService
 from coordinator_node.services.tournament_predict import is_tournament
-
-log = get_logger(__name__)
 
 type Check = Callable[[Competition], list[Finding]]
 
@@ -45,10 +43,10 @@ def _models(competition: Competition) -> list[Finding]:
 
 # In the order in which data flow, so that the first that failed is the one to begin with.
 CHECKS: dict[str, Check] = {
-    "feed": feed.check_feed,
-    "schedules": feed.check_schedules,
+    "feed": lambda competition: check_source(competition.settings),
+    "schedules": schedules.check_schedules,
     "models": _models,
-    "input": feed.check_input,
+    "input": schedules.check_input,
     "output": lambda competition: competition.outputs.findings,
     "ground truth": lambda competition: competition.dry_run.truths.findings,
     "scoring": lambda competition: competition.dry_run.findings,
@@ -58,13 +56,11 @@ CHECKS: dict[str, Check] = {
     "emission": ranking.check_emission,
 }
 AT_START: dict[str, tuple[str, ...]] = {
-    "feed": ("feed",),
     "predict": ("schedules", "input", "output"),
     "score": ("ground truth", "scoring", "aggregation", "metrics", "ensembles", "emission"),
     "checkpoint": ("emission",),
-    "report": (),
 }
-"""What each worker looks at: what it works with itself."""
+"""What a worker looks at: what it works with itself. The feed worker checks its own feed, the report worker none."""
 
 
 def findings_of(names: Iterable[str], competition: Competition) -> list[Finding]:
@@ -72,19 +68,10 @@ def findings_of(names: Iterable[str], competition: Competition) -> list[Finding]
     return [finding for name in names for finding in _found(name, competition)]
 
 
-def warn_at_start(
-    role: str, settings: Settings, config: CrunchConfig | None = None, variables: Sequence[str] | None = None
-) -> None:
-    """Log what a worker's checks find as warnings; what must stop it, its own parts refuse when they are made.
-
-    `variables` are the names of the environment; None means those of the process. `config` is None for a worker that
-    has none.
-    """
-    found = unknown_variables(os.environ if variables is None else variables)
-    found += findings_of(AT_START[role], Competition(config or CrunchConfig(), settings))
-    for finding in found:
-        if finding.level is not Level.OK:
-            log.warning(finding.message, check=finding.check, remedy=finding.remedy or None)
+def warn_at_start(role: str, settings: Settings, config: CrunchConfig) -> None:
+    """Log what a worker's checks find as warnings; what must stop it, its own parts refuse when they are made."""
+    warn_of(unknown_variables(os.environ))
+    warn_of(findings_of(AT_START[role], Competition(config, settings)))
 
 
 def _found(name: str, competition: Competition) -> list[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
-from coordinator_node.services.checks import check_service, warn_at_start
+from coordinator_node.services.checks.startup import check_service, warn_at_start
 from coordinator_node.services.feed_scope import FeedScope
 from coordinator_node.services.predict.answers import output_validator
 from coordinator_node.services.predict.model_nodes import model_credentials
