@@ -53,12 +53,9 @@ def _at(share: float) -> Placing:
     return lambda _place, _count, low, high: _between(low, high, share)
 
 
-def _rising(place: int, count: int, low: float, high: float) -> float:
-    return _between(low, high, (place + 1) / (count + 1))
-
-
-def _falling(place: int, count: int, low: float, high: float) -> float:
-    return _between(low, high, 1 - (place + 1) / (count + 1))
+def _from_to(first: float, last: float) -> Placing:
+    """Numbers evenly from one share of the way to another."""
+    return lambda place, count, low, high: _between(low, high, first + (last - first) * place / max(count - 1, 1))
 
 
 def _equal_shares(_place: int, count: int, _low: float, _high: float) -> float:
@@ -76,8 +73,10 @@ def _falling_shares(place: int, count: int, low: float, high: float) -> float:
 # The rising ones suit quantiles, the shares weights and probabilities.
 PLACINGS: tuple[Placing, ...] = (
     *(_at(share) for share in (0.9, 0.1, 0.5, 0.7, 0.3)),
-    _rising,
-    _falling,
+    _from_to(0.1, 0.9),
+    _from_to(0.9, 0.1),
+    _from_to(0.3, 0.6),
+    _from_to(0.7, 0.4),
     _equal_shares,
     _rising_shares,
     _falling_shares,
@@ -162,7 +161,9 @@ class _Maker:
 
     def _array(self, schema: Schema, depth: int) -> list[Any]:
         items = [self._value(each, depth + 1) for each in schema.get("prefixItems", [])]
-        missing = max(schema.get("minItems", 1), 1) - len(items)
+        # Deep down a list is left empty where it may be, so that what refers to itself comes to an end.
+        least = 1 if depth < DEEPEST // 2 else 0
+        missing = max(schema.get("minItems", 0), least) - len(items)
         item = schema.get("items")
         return items + [self._value(item, depth + 1) for _ in range(missing) if isinstance(item, dict)]
 
