@@ -163,9 +163,8 @@ class BacktestRunner:
         `processes` as in `several.run_all`.
         """
         span = _span(start, end)
-        method = self._config.call_method.tick_method
-        made = hasattr(self._model, method) and not isinstance(self._model, type)
-        make: Callable[..., Any] = type(self._model) if made else self._model
+        is_instance = hasattr(self._model, self._config.call_method.tick_method) and not isinstance(self._model, type)
+        make: Callable[..., Any] = type(self._model) if is_instance else self._model
         jobs = []
         for values in product(*params.values()):
             chosen = dict(zip(params, values, strict=True))
