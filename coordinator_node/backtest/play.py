@@ -57,14 +57,22 @@ class Play:
     tick_problem: str | None = None
 
 
+def refuse_tournament(config: CrunchConfig) -> None:
+    """Refuse a competition without schedules.
+
+    Raises:
+        ConfigurationError: it is a tournament.
+    """
+    if is_tournament(config):
+        raise ConfigurationError("a tournament's rounds come by request: there are no schedules to play over a history")
+
+
 def schedules_of(config: CrunchConfig, settings: Settings, spacing_seconds: float) -> list[Schedule]:
     """The active schedules in the operator's order, as the predict stage has them, of the settings' subjects only.
 
     Raises:
         ConfigurationError: the competition has no schedule to play, or one that a predict worker would refuse.
     """
-    if is_tournament(config):
-        raise ConfigurationError("a tournament's rounds come by request: there are no schedules to play over a history")
     check_schedules(config, settings, spacing_seconds)
     active = sorted(
         (each.order, schedule_name((each.scope_key, each.prediction_interval_seconds, each.resolve_horizon_seconds)), n)

@@ -16,7 +16,7 @@ from typing import Any
 from coordinator_node.backtest.download import Coordinator
 from coordinator_node.backtest.history import History, days_needed, found_feeds, read_history
 from coordinator_node.backtest.judge import Judge
-from coordinator_node.backtest.play import Play, Progress, play, schedules_of
+from coordinator_node.backtest.play import Play, Progress, play, refuse_tournament, schedules_of
 from coordinator_node.backtest.result import BacktestResult, BacktestSet, Effort
 from coordinator_node.backtest.several import Job, run_all
 from coordinator_node.backtest.standing import BESIDE, Standings, whole_run
@@ -256,6 +256,7 @@ class BacktestRunner:
 
     def _environment(self) -> tuple[CrunchConfig, Settings]:
         """The config with the schedules that are played, and the settings with the feed that they are played over."""
+        refuse_tournament(self._config)
         environ = dict(os.environ)
         root = self._root(load_settings(environ))
         environ |= _chosen(self._feed, environ, self._there(root), self._remote[0] or str(root))

@@ -43,6 +43,7 @@ def test_a_workspace_has_everything_under_its_own_name(tmp_path: Path, pack: str
         "challenge/btc_up/tracker.py",
         "challenge/btc_up/scoring.py",
         "challenge/btc_up/config.py",
+        "challenge/btc_up/backtest.py",
     }
     assert len([name for name in names if name.startswith("challenge/btc_up/examples/")]) == 4
     texts = [name + (target / name).read_text() for name in names]

@@ -1,0 +1,103 @@
+"""A backtest over a coordinator's files: fetched once, and again only the days that changed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from api_cases import report_app, running
+from backtest_cases import Momentum, config_of, every, walk, write_files
+from sqlalchemy import Engine
+
+from coordinator_node.backtest import BacktestRunner
+from coordinator_node.backtest.download import Coordinator, CoordinatorError
+from coordinator_node.entities.errors import ConfigurationError
+
+START = datetime(2025, 6, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+WANTED = {"source": "simulated", "subject": "BTC"}
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Path:
+    """What the coordinator has: three days of candles."""
+    return write_files(tmp_path / "remote", walk("BTC", every(60, START, START + 3 * DAY), "candle", "1m"))
+
+
+@pytest.fixture
+def url(remote: Path, engine: Engine) -> Iterator[str]:
+    with running(report_app(engine, BACKFILL_DATA_DIR=str(remote))) as server:
+        yield f"http://127.0.0.1:{server.port}"
+
+
+def test_a_day_is_fetched_when_it_is_missing_or_has_changed(url: str, remote: Path, tmp_path: Path) -> None:
+    with Coordinator(url, cache=tmp_path / "cache") as coordinator:
+        days = coordinator.days(**WANTED)
+        assert list(coordinator.fetch(days)) == [True, True, True]
+        assert list(coordinator.fetch(days)) == [False, False, False]
+        write_files(remote, walk("BTC", [START + DAY + timedelta(seconds=30)], "candle", "1m"))
+        places = sorted((tmp_path / "cache").rglob("*.parquet"))
+        places[2].unlink()
+        assert list(coordinator.fetch(days)) == [False, True, True]
+    assert [place.read_bytes() for place in places] == [
+        place.read_bytes() for place in sorted(remote.rglob("*.parquet"))
+    ]
+
+
+def test_the_file_is_not_sent_to_who_has_it(url: str) -> None:
+    file = f"{url}/data/backfill/simulated/BTC/candle/1m/2025-06-01.parquet"
+    first = httpx.get(file)
+    assert (first.status_code, first.headers["ETag"][0], len(first.content) > 1000) == (200, '"', True)
+    for said in (first.headers["ETag"], f'"other", W/{first.headers["ETag"]}'):
+        again = httpx.get(file, headers={"If-None-Match": said})
+        assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", first.headers["ETag"])
+    assert httpx.get(file, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_a_backtest_over_a_coordinators_files_is_that_over_a_folder(url: str, remote: Path, tmp_path: Path) -> None:
+    period = (START + DAY, START + DAY + timedelta(hours=3))
+    cache = tmp_path / "cache"
+    fetched = BacktestRunner(Momentum, config_of(), coordinator_url=url, data=cache).run(*period)
+    local = BacktestRunner(Momentum, config_of(), data=remote).run(*period)
+    assert fetched.predictions_df.drop(columns="exec_time_ms").equals(local.predictions_df.drop(columns="exec_time_ms"))
+    # The period's own day, and the one before it, which fills the first window.
+    assert sorted(file.name for file in cache.rglob("*.parquet")) == ["2025-06-01.parquet", "2025-06-02.parquet"]
+
+
+@pytest.fixture
+def other() -> Iterator[str]:
+    """Something else that answers HTTP."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.path == "/reports/models/a%2Fb/diversity"
+            self.send_response(200 if known else 404)
+            self.end_headers()
+            self.wfile.write(b'{"model_id": "a/b", "diversity_score": 0.5}' if known else b"who?")
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_what_a_coordinator_does_not_give_is_said(other: str) -> None:
+    with Coordinator(other) as coordinator:
+        assert coordinator.diversity("a/b")["diversity_score"] == 0.5
+        with pytest.raises(CoordinatorError, match="/reports/models/c/diversity answered 404: who"):
+            coordinator.diversity("c")
+    with Coordinator("http://127.0.0.1:1") as nobody, pytest.raises(CoordinatorError, match="/data/backfill/index: "):
+        nobody.days()
+    with pytest.raises(ConfigurationError, match="is no address of a coordinator"):
+        Coordinator("coordinator.example")
