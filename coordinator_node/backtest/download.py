@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -76,15 +76,14 @@ class Coordinator:
         except (ValueError, TypeError, KeyError, UnsafeNameError) as error:
             raise CoordinatorError(f"{self._url}/data/backfill/index answered something else: {error}") from error
 
-    def fetch(self, days: Sequence[RemoteDay]) -> Iterator[bool]:
-        """Bring files up to date, one after another; each is whether it had to be fetched.
+    def fetch(self, days: Sequence[RemoteDay]) -> list[bool]:
+        """Bring files up to date; for each, whether it had to be fetched.
 
         Raises:
             CoordinatorError: a file is not given.
             OSError: it cannot be written.
         """
-        for day in days:
-            yield self._fetch(day)
+        return [self._fetch(day) for day in days]
 
     def diversity(self, model_id: str) -> dict[str, Any]:
         """What the coordinator says about how a deployed model compares with the others.

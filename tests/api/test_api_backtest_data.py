@@ -38,12 +38,12 @@ def url(remote: Path, engine: Engine) -> Iterator[str]:
 def test_a_day_is_fetched_when_it_is_missing_or_has_changed(url: str, remote: Path, tmp_path: Path) -> None:
     with Coordinator(url, cache=tmp_path / "cache") as coordinator:
         days = coordinator.days(**WANTED)
-        assert list(coordinator.fetch(days)) == [True, True, True]
-        assert list(coordinator.fetch(days)) == [False, False, False]
+        assert coordinator.fetch(days) == [True, True, True]
+        assert coordinator.fetch(days) == [False, False, False]
         write_files(remote, walk("BTC", [START + DAY + timedelta(seconds=30)], "candle", "1m"))
         places = sorted((tmp_path / "cache").rglob("*.parquet"))
         places[2].unlink()
-        assert list(coordinator.fetch(days)) == [False, True, True]
+        assert coordinator.fetch(days) == [False, True, True]
     assert [place.read_bytes() for place in places] == [
         place.read_bytes() for place in sorted(remote.rglob("*.parquet"))
     ]
