@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from backtest_cases import every, walk, write_files
 
+from coordinator_node.cli import main
 from coordinator_node.cli.init import Layout, create_workspace
+from coordinator_node.config_loader import reset_cache
 
 START = datetime(2025, 6, 1, tzinfo=UTC)
 COMMAND = Path(sys.executable).with_name("coordinator-node")
@@ -55,9 +57,22 @@ def test_it_plays_a_file_and_says_how_it_stood(challenge: Path) -> None:
     ],
 )
 def test_what_cannot_be_used_is_one_line_and_exit_code_2(
-    challenge: Path, arguments: tuple[str, ...], said: str
+    challenge: Path,
+    arguments: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    done = run(challenge, *arguments)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(challenge)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", ["coordinator-node", "backtest", *arguments])
+    for name in [name for name in os.environ if name.startswith("FEED_")]:
+        monkeypatch.delenv(name)
+    reset_cache()
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    reset_cache()
+    assert ended.value.code == 2
+    errors = capfd.readouterr().err
+    assert said in errors
+    assert "Traceback" not in errors
