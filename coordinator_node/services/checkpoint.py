@@ -27,6 +27,7 @@ from coordinator_node.runtime.notify import CHECKPOINTS, notify
 from coordinator_node.services.checkpoint_periods import OpenPeriod, close_boundary, open_period, store_anchor
 from coordinator_node.services.merkle.checkpoints import seal_checkpoint
 from coordinator_node.services.ranking import Ranking, RankingError, Standing
+from coordinator_node.services.snapshot.rescored_cycles import write_rescored_cycles
 
 LEASE_NAME = "checkpoint"
 
@@ -158,6 +159,7 @@ class CheckpointStage:
         row = self._checkpoint(session, period, missing, now)
         stored = _store(session, row)
         if stored:
+            write_rescored_cycles(session, now)
             seal_checkpoint(session, row, self._config, self._settings)
         return stored
 

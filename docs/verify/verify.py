@@ -176,6 +176,8 @@ class Verification:
         self._last_cycle: Any = None
         self._head: str | None = None
         self._covered_roots: list[bytes] = []
+        self._rescored: set[str] = set()
+        self._counted_ids: dict[str, list[str]] = {}
 
     def page(self, page: Any) -> None:
         """Check what is complete with this page."""
@@ -188,6 +190,8 @@ class Verification:
         for cycle in page["cycles"]:
             self._open[cycle["id"]] = []
         for snapshot in page["snapshots"]:
+            if rescore_of(snapshot):
+                self._rescored.add(snapshot["id"])
             if snapshot["cycle_id"] is None:
                 self.counts["snapshots outside the log, taken as they are shown"] += 1
                 self.snapshots.append(snapshot)
@@ -206,6 +210,7 @@ class Verification:
         reached = self._last_cycle["position"] if self._last_cycle else None
         if self._covered_roots and reached != merkle["last_position"]:
             raise LieError(f"the cycles end at {reached}: the checkpoint saw those up to {merkle['last_position']}")
+        self._check_superseded(merkle["generation"])
         self._check_root(merkle)
         self._check_commitment_chain()
         check_emission(self.checkpoint, rules)
@@ -219,6 +224,40 @@ class Verification:
             self.not_recomputed.append(f"the metrics {', '.join(rules['metrics'])}")
         self.not_recomputed += check_ranking(self.checkpoint, rules, self.snapshots)
         self.not_recomputed.append(f"each score from its ground truth, which {rules['scoring_function']} does")
+
+    def _check_superseded(self, generation: int) -> None:
+        """A snapshot does not count if, and only if, a rescore before the checkpoint stands in for it in the log."""
+        by_id = {row["id"]: row for row in self.snapshots}
+        superseded: dict[str, int] = {}
+        for row in self.snapshots:
+            rescored = rescore_of(row)
+            if rescored is None:
+                continue
+            name = f"snapshot {row['id']} of model {row['model_id']}"
+            if rescored["generation"] > generation or rescored["replaces"] in superseded:
+                raise LieError(f"{name}: it cannot stand in for snapshot {rescored['replaces']}")
+            superseded[rescored["replaces"]] = rescored["generation"]
+            self._check_replacement(row, by_id.get(rescored["replaces"]), name)
+            self.counts["snapshots of scores that were made again"] += 1
+        for row in self.snapshots:
+            if row["superseded_by"] != superseded.get(row["id"]):
+                raise LieError(
+                    f"snapshot {row['id']} of model {row['model_id']}: it is shown as superseded by generation"
+                    f" {row['superseded_by']}, by the log it is {superseded.get(row['id'])}"
+                )
+
+    def _check_replacement(self, row: Any, replaced: Any, name: str) -> None:
+        """It counts what the one that it replaces counted, in its place; that may be older than what is shown."""
+        if replaced is None:
+            return
+        same = ("model_id", "period_start", "period_end")
+        due = [one["prediction_count"] + missing_count(one) for one in (row, replaced)]
+        late = [one["meta"].get("late") for one in (row, replaced)]
+        ids = [self._counted_ids.get(one["id"]) for one in (row, replaced)]
+        if any(row[field] != replaced[field] for field in same) or due[0] != due[1] or late[0] != late[1]:
+            raise LieError(f"{name}: it is of another time, or counts others, than snapshot {replaced['id']} had")
+        if None not in ids and ids[0] != ids[1]:
+            raise LieError(f"{name}: it does not count the predictions that snapshot {replaced['id']} counted")
 
     def _check_root(self, merkle: Any) -> None:
         checkpoint = self.checkpoint
@@ -302,7 +341,7 @@ class Verification:
         hashed = leaf_of(own)
         if hashed.hex() != one["prediction_hash"] or row["id"] != one["prediction_id"]:
             raise LieError(f"{name}: its output, its times or its scope are not those that the log holds")
-        if outcome_leaf(one, truths).hex() != one["outcome_hash"]:
+        if outcome_leaf(one, truths, rescored=one["snapshot_id"] in self._rescored).hex() != one["outcome_hash"]:
             raise LieError(f"{name}: its score, its ground truth or its status is not the one that the log holds")
         self.counts["predictions"] += 1
         if row["commitment_id"] is None:
@@ -372,6 +411,7 @@ class Verification:
             if root_of(hashes) != predictions_root:
                 raise LieError(f"{name}: the predictions shown are not those that it counts, or not in their order")
             check_sums(row, counted, self.checkpoint["meta"]["rules"], name)
+            self._counted_ids[row["id"]] = sorted(one["prediction_id"] for one in counted)
         self.counts["snapshots"] += 1
         return pair(leaf(content), predictions_root)
 
@@ -388,11 +428,13 @@ def sealed_commitment(row: Any) -> str:
     return pair(leaf_of(header), bytes.fromhex(row["root"])).hex()
 
 
-def outcome_leaf(one: Any, truths: Any) -> bytes:
-    """The leaf of what became of a prediction."""
+def outcome_leaf(one: Any, truths: Any, *, rescored: bool) -> bytes:
+    """The leaf of what became of a prediction, by its first score or by that of a rescore."""
     row, score = one["prediction"], one["score"]
     truth = None if one["ground_truth"] is None else canonical(truths[one["ground_truth"]])
     status = row["status"] if score is None else "SCORED" if score["success"] else "FAILED"
+    if rescored and score is not None:
+        row = {**row, "status": status}  # a prediction keeps the status that its first score gave it
     document = {
         "version": 1,
         "prediction_id": one["prediction_id"],
@@ -403,6 +445,16 @@ def outcome_leaf(one: Any, truths: Any) -> bytes:
         "ground_truth_hash": None if truth is None else hashlib.sha256(truth.encode()).hexdigest(),
     }
     return leaf_of(document)
+
+
+def rescore_of(row: Any) -> Any:
+    """Which generation a snapshot is of, and which snapshot it stands in for; None for one of first scores."""
+    return None if row["cycle_id"] is None else (row["meta"] or {}).get("rescore")
+
+
+def missing_count(row: Any) -> int:
+    """How many failed or absent predictions a snapshot counts; the meta of one outside the log may say anything."""
+    return 0 if row["cycle_id"] is None else int(row["meta"].get("missing_count") or 0)
 
 
 def check_sums(row: Any, counted: Sequence[Any], rules: Any, name: str) -> None:
@@ -417,7 +469,7 @@ def check_sums(row: Any, counted: Sequence[Any], rules: Any, name: str) -> None:
     results = [one["score"]["result"] for one in counted if one["score"] and one["score"]["success"]]
     if len(results) != row["prediction_count"]:
         raise LieError(f"{name} counts {row['prediction_count']} scored predictions: there are {len(results)}")
-    missing = row["meta"].get("missing_count", 0)
+    missing = missing_count(row)
     if len(counted) - len(results) != missing:
         raise LieError(f"{name} counts {missing} failed or absent predictions: there are {len(counted) - len(results)}")
     if rules["aggregate_snapshot"] != DEFAULT or "error" in row["meta"]:
@@ -489,7 +541,7 @@ def check_ranking(checkpoint: Any, rules: Any, snapshots: Sequence[Any]) -> list
         LieError: a model stands at another place, or was counted otherwise.
     """
     start, end = moment(checkpoint["period_start"]), moment(checkpoint["period_end"])
-    before = [row for row in snapshots if moment(row["period_end"]) < end and not row["superseded"]]
+    before = [row for row in snapshots if moment(row["period_end"]) < end and row["superseded_by"] is None]
     counted: dict[str, list[Any]] = defaultdict(list)
     for row in before:
         if row["prediction_count"] > 0 and counts_in(row, start):
@@ -523,7 +575,7 @@ def check_ranking(checkpoint: Any, rules: Any, snapshots: Sequence[Any]) -> list
 
 def counts_in(row: Any, start: datetime) -> bool:
     """Whether a snapshot that ends before the period's end is of the period."""
-    late = row["meta"].get("late")
+    late = (row["meta"] or {}).get("late")
     return moment(late["counts_in"]) == start if late else moment(row["period_end"]) >= start
 
 
@@ -538,7 +590,8 @@ def ranked_values(rules: Any, before: Sequence[Any], end: datetime) -> dict[str,
         }
     else:
         newest = sorted(before, key=lambda row: (moment(row["period_end"]), moment(row["created_at"]), row["id"]))
-        values = {r["model_id"]: r["result_summary"].get(rules["ranking_key"]) for r in newest if r["prediction_count"]}
+        summaries = {row["model_id"]: row["result_summary"] or {} for row in newest if row["prediction_count"]}
+        values = {model: summary.get(rules["ranking_key"]) for model, summary in summaries.items()}
     least = rules["min_predictions"]
     return {model: value for model, value in values.items() if not least or weights.get(model, 0) >= least}
 
@@ -553,10 +606,10 @@ def window_sums(
         if after is not None and moment(row["period_end"]) <= after:
             continue
         total, weight, missing = sums.get(row["model_id"], (Fraction(0), 0, 0))
-        value, count = row["result_summary"].get(rules["value_field"]), row["prediction_count"]
+        value, count = (row["result_summary"] or {}).get(rules["value_field"]), row["prediction_count"]
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             total, weight = total + Fraction(repr(value)) * count, weight + count
-        sums[row["model_id"]] = total, weight, missing + int(row["meta"].get("missing_count") or 0)
+        sums[row["model_id"]] = total, weight, missing + missing_count(row)
     return sums
 
 
@@ -580,7 +633,7 @@ def verify(url: str, checkpoint: str | None = None) -> Verification:
         for page in api.evidence(checkpoint):
             verification.page(page)
         verification.conclude()
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise LieError(f"the evidence is not whole: {type(error).__name__}: {error}") from error
     return verification
 

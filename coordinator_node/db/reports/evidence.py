@@ -2,8 +2,9 @@
 
 The pages walk the chain of cycles from the first one that the checkpoint's ranking looks back to, up to the newest that
 it could see. Within a cycle a snapshot comes before the predictions that it counts; these are shown for the cycles that
-the checkpoint itself covers, the others' belong to earlier checkpoints. Snapshots outside the log (older than it, or of
-scores that were made again) come first, if the checkpoint's ranking could see them.
+the checkpoint itself covers, the others' belong to earlier checkpoints. What a rescore replaced is there too, with the
+generation that it was superseded by before the checkpoint was made. Snapshots outside the log (older than it) come
+first, if the checkpoint's ranking could see them.
 """
 
 from __future__ import annotations
@@ -48,11 +49,9 @@ _SNAPSHOT_COLUMNS = """
     snapshot.id, snapshot.model_id, snapshot.period_start, snapshot.period_end, snapshot.prediction_count,
     snapshot.result_summary_jsonb AS result_summary, snapshot.meta_jsonb AS meta, snapshot.created_at
 """
-# Scores that were made again before the checkpoint was stand in for those of these snapshots.
-_SUPERSEDED = """
-    EXISTS (
-        SELECT 1 FROM rescores
-        WHERE rescores.generation = snapshot.superseded_by AND rescores.created_at < :made_at)
+# As it was when the checkpoint was made: what was scored again later still counted then.
+_SUPERSEDED_BY = """
+    CASE WHEN snapshot.superseded_by <= :generation THEN snapshot.superseded_by END AS superseded_by
 """
 _SNAPSHOTS = text(
     f"""
@@ -61,7 +60,7 @@ _SNAPSHOTS = text(
            CASE WHEN cycle.checkpoint_id = :id THEN COALESCE(counted.prediction_ids_jsonb, '[]') ELSE '[]' END
                AS prediction_ids,
            CASE WHEN cycle.checkpoint_id = :id THEN counted.leaves END AS leaves, {_SNAPSHOT_COLUMNS},
-           {_SUPERSEDED} AS superseded
+           {_SUPERSEDED_BY}
     FROM merkle_nodes AS node
     JOIN merkle_cycles AS cycle ON cycle.id = node.cycle_id
     LEFT JOIN merkle_counted AS counted ON counted.snapshot_id = node.snapshot_id
@@ -75,10 +74,9 @@ _OUTSIDE = text(
     SELECT snapshot.id AS snapshot_id, NULL AS cycle_id, NULL AS position, NULL AS content_hash,
            NULL AS predictions_root,
            CAST('[]' AS jsonb) AS prediction_ids, NULL AS leaves, {_SNAPSHOT_COLUMNS},
-           false AS superseded
+           {_SUPERSEDED_BY}
     FROM snapshots AS snapshot
-    WHERE period_end > :after AND period_end < :until
-      AND created_at <= :made_at AND NOT {_SUPERSEDED}
+    WHERE period_end > :after AND period_end < :until AND created_at <= :made_at AND origin_id IS NULL
       AND NOT EXISTS (SELECT 1 FROM merkle_nodes WHERE snapshot_id = snapshot.id)
     ORDER BY snapshot.id OFFSET :offset LIMIT :limit
     """  # noqa: S608 - put together from this module's own text
@@ -153,7 +151,8 @@ def evidence_page(connection: Connection, checkpoint: Record, cursor: Cursor) ->
     page = Page(_wire(checkpoint))
     if cursor.position == 0:
         span = {"after": looks_back_to(checkpoint), "until": checkpoint["period_end"]}
-        at = {"made_at": checkpoint["created_at"], "offset": cursor.offset, "limit": ITEMS}
+        made = {"made_at": checkpoint["created_at"], "generation": checkpoint["meta"]["merkle"]["generation"]}
+        at = {**made, "offset": cursor.offset, "limit": ITEMS}
         outside = fetch(connection, _OUTSIDE, span | at)
         page.snapshots += [_snapshot(row) for row in outside]
         first = connection.execute(_FIRST_POSITION, {**span, "id": checkpoint["id"]}).scalar()
@@ -193,7 +192,7 @@ def _add_cycles(connection: Connection, checkpoint: Record, cursor: Cursor, page
     values = {
         "id": checkpoint["id"],
         "cycles": [cycle["id"] for cycle in chosen],
-        "made_at": checkpoint["created_at"],
+        "generation": checkpoint["meta"]["merkle"]["generation"],
     }
     items: list[tuple[Record, int | None]] = []
     for snapshot in fetch(connection, _SNAPSHOTS, values):

@@ -15,6 +15,7 @@ from coordinator_node.db.json_text import encode_json
 from coordinator_node.merkle.canonical import time_text
 from coordinator_node.merkle.documents import checkpoint_header, sealed
 from coordinator_node.merkle.tree import MerkleNode, build_merkle_tree, root_of
+from coordinator_node.services.generations import newest_generation
 from coordinator_node.services.merkle.cycles import store_nodes
 
 DEFAULT = "default"
@@ -73,6 +74,8 @@ def seal_checkpoint(session: Session, checkpoint: Mapping[str, Any], config: Cru
             "cycle_count": len(cycles),
             # Which snapshots the ranking could see: those of the cycles up to here.
             "last_position": session.connection().execute(_LAST_CYCLE).scalar(),
+            # Likewise: what a rescore after it superseded was still counted.
+            "generation": newest_generation(session),
         },
     }
     header = checkpoint_header(

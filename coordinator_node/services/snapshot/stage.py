@@ -30,6 +30,7 @@ from coordinator_node.services.retention import Retention
 from coordinator_node.services.snapshot.ensemble_weights import EnsembleWeights, strategies_need_rows
 from coordinator_node.services.snapshot.fill import filled_store
 from coordinator_node.services.snapshot.observations import ObservationStore
+from coordinator_node.services.snapshot.rescored_cycles import write_rescored_cycles
 from coordinator_node.services.snapshot.series import SeriesBuckets
 from coordinator_node.services.snapshot.store import store_cycle
 from coordinator_node.services.snapshot.summary import aggregator_of, summarise
@@ -119,6 +120,7 @@ class SnapshotStage:
             part = _Part(read_uncounted(session, SCORES_AT_ONCE), read_misses(session, now, SCORES_AT_ONCE))
             snapshots = self._count(session, store, part, now)
             self._series.counted(session, (one.performed_at for one in part.all), snapshots)
+            more_rescored = write_rescored_cycles(session, now, SCORES_AT_ONCE)
         self._sums.written(snapshots)
         self._cycles_since_leaderboard = LEADERBOARD_EVERY if snapshots else self._cycles_since_leaderboard + 1
         leaderboards = int(self._write_leaderboard(store, now, fence))
@@ -130,7 +132,7 @@ class SnapshotStage:
             "snapshots": len(snapshots),
             "leaderboards": leaderboards,
         }
-        return PassResult(counts, again=SCORES_AT_ONCE in (len(part.scores), len(part.misses)))
+        return PassResult(counts, again=more_rescored or SCORES_AT_ONCE in (len(part.scores), len(part.misses)))
 
     def _follow_rescores(self) -> None:
         """Forget what a rescore since the last pass has replaced; a leaderboard is then due."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import batched
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import Row, TextClause, text
 from sqlmodel import Session
 
 from coordinator_node.entities.prediction import PredictionStatus
@@ -17,17 +17,16 @@ from coordinator_node.services.snapshot.observed_rows import OBSERVED_COLUMNS, T
 MARKED_AT_ONCE = 1000
 """Rows of one UPDATE: few enough for the database to find each by its key, however large the table is."""
 
-_SCORES = text(
-    f"""
+_FROM_SCORES = f"""
     SELECT scores.id, prediction.id AS prediction_id, COALESCE(scores.success, false) AS success, scores.generation,
            scores.failed_reason, prediction.commitment_id, prediction.commitment_index, {OBSERVED_COLUMNS}
     FROM scores
     JOIN predictions AS prediction ON prediction.id = scores.prediction_id
     {TRUTH_OF_PREDICTION}
-    WHERE scores.snapshot_state = 'PENDING'
-    ORDER BY scores.scored_at
-    LIMIT :limit
-    """  # noqa: S608 - put together from constants of this package
+"""  # noqa: S608 - put together from constants of this package
+_SCORES = text(f"{_FROM_SCORES} WHERE scores.snapshot_state = 'PENDING' ORDER BY scores.scored_at LIMIT :limit")
+_COUNTED_SCORES = text(
+    f"{_FROM_SCORES} WHERE prediction.id = ANY(CAST(:ids AS text[])) AND scores.snapshot_id = ANY(CAST(:by AS text[]))"
 )
 # Only rows of this version's slots: what others wrote counts as finished. One that has a score is counted by it.
 _MISSES = text(
@@ -108,11 +107,12 @@ def read_uncounted(session: Session, limit: int) -> list[UncountedScore]:
 
     They come in the order of resolvable_at, then of the prediction's id, which is also that of every sum made of them.
     """
-    rows = session.connection().execute(_SCORES, {"limit": limit})
-    scores = [
-        UncountedScore(row[0], row[1], row[2], row[3], observation_of(row[7:]), row[4], row[5], row[6]) for row in rows
-    ]
-    return sorted(scores, key=lambda score: (score.resolvable_at, score.prediction_id))
+    return _scores(session.connection().execute(_SCORES, {"limit": limit}))
+
+
+def read_counted(session: Session, prediction_ids: Sequence[str], by: Sequence[str]) -> list[UncountedScore]:
+    """The scores of these predictions that the snapshots of these ids count, in the same order."""
+    return _scores(session.connection().execute(_COUNTED_SCORES, {"ids": list(prediction_ids), "by": list(by)}))
 
 
 def read_misses(session: Session, now: datetime, limit: int) -> list[Miss]:
@@ -136,6 +136,13 @@ def mark_counted(
     missed = [(score.prediction_id, snapshot_of[score.model_id]) for score in scores if not score.success]
     missed += [(miss.prediction_id, snapshot_of[miss.model_id]) for miss in misses]
     _mark(session, _COUNT_MISSES, missed)
+
+
+def _scores(rows: Iterable[Row[*tuple[Any, ...]]]) -> list[UncountedScore]:
+    scores = [
+        UncountedScore(row[0], row[1], row[2], row[3], observation_of(row[7:]), row[4], row[5], row[6]) for row in rows
+    ]
+    return sorted(scores, key=lambda score: (score.resolvable_at, score.prediction_id))
 
 
 def _mark(session: Session, statement: TextClause, pairs: Sequence[tuple[str, str]]) -> None:
