@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import batched
 
 LEAF_PREFIX = b"\x00"
@@ -102,7 +102,10 @@ def build_merkle_tree(leaves: list[MerkleNode]) -> list[MerkleNode]:
     """
     for index, leaf in enumerate(leaves):
         _require_hash(leaf.hash, f"hash of leaf {index}")
-    row = [replace(leaf, level=0, position=index, left=None, right=None) for index, leaf in enumerate(leaves)]
+    row = [
+        MerkleNode(leaf.hash, 0, index, None, None, leaf.snapshot_id, leaf.snapshot_content_hash)
+        for index, leaf in enumerate(leaves)
+    ]
     nodes = list(row)
     level = 0
     while len(row) > 1:

@@ -177,6 +177,8 @@ class Verification:
         self._head: str | None = None
         self._covered_roots: list[bytes] = []
         self._rescored: set[str] = set()
+        self._shown_of: dict[str, set[str]] = defaultdict(set)
+        self._counted_once: set[str] = set()
         self._counted_ids: dict[str, list[str]] = {}
 
     def page(self, page: Any) -> None:
@@ -211,6 +213,7 @@ class Verification:
         if self._covered_roots and reached != merkle["last_position"]:
             raise LieError(f"the cycles end at {reached}: the checkpoint saw those up to {merkle['last_position']}")
         self._check_superseded(merkle["generation"])
+        self._check_previous(merkle)
         self._check_root(merkle)
         self._check_commitment_chain()
         check_emission(self.checkpoint, rules)
@@ -258,6 +261,21 @@ class Verification:
             raise LieError(f"{name}: it is of another time, or counts others, than snapshot {replaced['id']} had")
         if None not in ids and ids[0] != ids[1]:
             raise LieError(f"{name}: it does not count the predictions that snapshot {replaced['id']} counted")
+
+    def _check_previous(self, merkle: Any) -> None:
+        """The period begins where that of the checkpoint before ends, whose root is named, and late ones came late."""
+        if merkle["previous_checkpoint_id"] is None:
+            return
+        before = self._api.get(f"evidence/{merkle['previous_checkpoint_id']}")["checkpoint"]
+        named = f"checkpoint {self.checkpoint['id']}: the one before, {before['id']},"
+        if before["merkle_root"] != merkle["previous_root"]:
+            raise LieError(f"{named} has another root than it names")
+        if moment(before["period_end"]) != moment(self.checkpoint["period_start"]):
+            raise LieError(f"{named} ends at {before['period_end']}, not where its period begins")
+        first = before["meta"]["ties"]
+        changed = [model for model, at in self.checkpoint["meta"]["ties"].items() if first.get(model, at) != at]
+        if changed:
+            raise LieError(f"{named} says that model {changed[0]} was first scored at another time")
 
     def _check_root(self, merkle: Any) -> None:
         checkpoint = self.checkpoint
@@ -308,6 +326,11 @@ class Verification:
         if not self._commitments:
             return
         waiting = {row["position"]: row for row in self._commitments.values()}
+        for name, shown in self._shown_of.items():
+            held = self._commitments[name]["prediction_count"]
+            if len(shown) > held:
+                raise LieError(f"commitment {name} holds {held} predictions: {len(shown)} are shown")
+            self.counts["predictions of these commitments that this checkpoint does not count"] += held - len(shown)
         head = self._head
         previous: Any = None
         for row in self._api.commitments(min(waiting) - 1):
@@ -359,6 +382,7 @@ class Verification:
                 f"{name}: it was committed at {commitment['committed_at']}, not before {row['resolvable_at']}"
             )
         self.counts["predictions committed before their outcome"] += in_time
+        self._shown_of[row["commitment_id"]].add(row["id"])
 
     def _close(self, cycle: Any) -> None:
         snapshots = self._open.pop(cycle["id"])
@@ -412,8 +436,16 @@ class Verification:
                 raise LieError(f"{name}: the predictions shown are not those that it counts, or not in their order")
             check_sums(row, counted, self.checkpoint["meta"]["rules"], name)
             self._counted_ids[row["id"]] = sorted(one["prediction_id"] for one in counted)
+            if not rescore_of(row):
+                self._count_once(self._counted_ids[row["id"]], name)
         self.counts["snapshots"] += 1
         return pair(leaf(content), predictions_root)
+
+    def _count_once(self, ids: Sequence[str], name: str) -> None:
+        for prediction_id in ids:
+            if prediction_id in self._counted_once:
+                raise LieError(f"{name}: prediction {prediction_id} is counted twice")
+            self._counted_once.add(prediction_id)
 
 
 def sealed_commitment(row: Any) -> str:
@@ -457,6 +489,18 @@ def missing_count(row: Any) -> int:
     return 0 if row["cycle_id"] is None else int(row["meta"].get("missing_count") or 0)
 
 
+def check_times(row: Any, counted: Sequence[Any], name: str) -> None:
+    """A snapshot is of the time of its predictions, so that none is moved to another period.
+
+    Raises:
+        LieError: it is of another.
+    """
+    span = [(moment(one["prediction"]["performed_at"]), moment(one["prediction"]["resolvable_at"])) for one in counted]
+    begins, ends = min(first for first, _ in span), max(last for _, last in span)
+    if (begins, ends) != (moment(row["period_start"]), moment(row["period_end"])):
+        raise LieError(f"{name} is of {row['period_start']} to {row['period_end']}: its predictions are of other times")
+
+
 def check_sums(row: Any, counted: Sequence[Any], rules: Any, name: str) -> None:
     """Recompute what a snapshot says of its predictions.
 
@@ -466,6 +510,7 @@ def check_sums(row: Any, counted: Sequence[Any], rules: Any, name: str) -> None:
     models = {one["prediction"]["model_id"] for one in counted}
     if models - {row["model_id"]}:
         raise LieError(f"{name} counts predictions of model {next(iter(models - {row['model_id']}))}")
+    check_times(row, counted, name)
     results = [one["score"]["result"] for one in counted if one["score"] and one["score"]["success"]]
     if len(results) != row["prediction_count"]:
         raise LieError(f"{name} counts {row['prediction_count']} scored predictions: there are {len(results)}")
@@ -495,15 +540,7 @@ def check_emission(checkpoint: Any, rules: Any) -> None:
     """
     [emission] = checkpoint["entries"]
     ranking, rewards = checkpoint["meta"]["ranking"], emission["cruncher_rewards"]
-    for name in ("cruncher_rewards", "compute_provider_rewards", "data_provider_rewards"):
-        total = sum(reward["reward_pct"] for reward in emission[name])
-        if emission[name] and total != WHOLE:
-            raise LieError(f"the emission's {name} sum to {total}, not to {WHOLE}")
-    unknown = [reward for reward in rewards if not 0 <= reward["cruncher_index"] < len(ranking)]
-    if unknown:
-        raise LieError(
-            f"the emission pays cruncher_index {unknown[0]['cruncher_index']}, which the ranking does not have"
-        )
+    check_shares(emission, len(ranking))
     if rules["build_emission"] != DEFAULT:
         return
     for index, due in enumerate(tier_rewards(len(ranking))):
@@ -518,6 +555,29 @@ def check_emission(checkpoint: Any, rules: Any) -> None:
             raise LieError(f"the emission's {kind}_rewards are not {due_to}")
     if emission["crunch"] != rules["crunch"]:
         raise LieError(f"the emission is of {emission['crunch']!r}, not of {rules['crunch']!r}")
+
+
+def check_shares(emission: Any, ranked: int) -> None:
+    """Whatever the strategy, shares are integers that sum exactly, and each is of another ranked model.
+
+    Raises:
+        LieError: one is not.
+    """
+    rewards = emission["cruncher_rewards"]
+    for name in ("cruncher_rewards", "compute_provider_rewards", "data_provider_rewards"):
+        total = sum(reward["reward_pct"] for reward in emission[name])
+        if emission[name] and total != WHOLE:
+            raise LieError(f"the emission's {name} sum to {total}, not to {WHOLE}")
+        if any(type(reward["reward_pct"]) is not int or reward["reward_pct"] < 0 for reward in emission[name]):
+            raise LieError(f"the emission's {name} hold what is no share: an integer of 0 or more")
+    twice = [index for index, count in Counter(reward["cruncher_index"] for reward in rewards).items() if count > 1]
+    if twice:
+        raise LieError(f"the emission pays cruncher_index {twice[0]} twice")
+    unknown = [reward for reward in rewards if not 0 <= reward["cruncher_index"] < ranked]
+    if unknown:
+        raise LieError(
+            f"the emission pays cruncher_index {unknown[0]['cruncher_index']}, which the ranking does not have"
+        )
 
 
 def tier_rewards(count: int) -> list[int]:
@@ -547,10 +607,12 @@ def check_ranking(checkpoint: Any, rules: Any, snapshots: Sequence[Any]) -> list
         if row["prediction_count"] > 0 and counts_in(row, start):
             counted[row["model_id"]].append(row)
     ranking = checkpoint["meta"]["ranking"]
-    for entry in ranking:
+    for place, entry in enumerate(ranking):
+        if entry["model_id"].startswith(ENSEMBLE) or entry["model_id"] in [one["model_id"] for one in ranking[:place]]:
+            raise LieError(f"the ranking has {entry['model_id']}, which is an ensemble or stands there twice")
         own = counted.get(entry["model_id"], [])
         found = (sum(row["prediction_count"] for row in own), len(own))
-        if found != (entry["prediction_count"], entry["snapshot_count"]):
+        if not own or found != (entry["prediction_count"], entry["snapshot_count"]):
             raise LieError(
                 f"the ranking says that model {entry['model_id']} had {entry['prediction_count']} scored predictions in"
                 f" {entry['snapshot_count']} snapshots: it had {found[0]} in {found[1]}"

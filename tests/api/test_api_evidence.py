@@ -236,6 +236,26 @@ def test_a_lie_is_named(what: str, competition: Competition, url: str, capsys: p
     assert re.search(named, said), said
 
 
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("merkle_root = repeat('0', 64)", "has another root than it names"),
+        ("period_end = period_end - interval '1 s'", "not where its period begins"),
+        (
+            "meta_jsonb = jsonb_set(meta_jsonb, '{ties,m1}', '\"2020-01-01T00:00:00.000000Z\"')",
+            "model m1 was first scored at another time",
+        ),
+    ],
+)
+def test_a_lie_in_the_checkpoint_before_is_named(
+    statement: str, named: str, competition: Competition, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, _ = checkpoints(competition.engine)
+    with changed(competition.engine, f"UPDATE checkpoints SET {statement} WHERE id = '{first}'"):
+        assert verify.main(["--url", url, "--checkpoint", second]) == 1
+    assert named in capsys.readouterr().err
+
+
 def test_the_command_is_the_script(competition: Competition, url: str) -> None:
     folder = Path(coordinator_node.__file__).parent.parent
     command = [sys.executable, "-c", "from coordinator_node.cli.main import run; run()", "verify", "--url", url]

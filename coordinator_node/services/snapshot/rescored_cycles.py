@@ -20,8 +20,8 @@ from coordinator_node.services.snapshot.uncounted import Miss, read_counted
 
 CYCLES_AT_ONCE = 1000
 
-# A rescore's snapshot gets its content hash with its place in the log. It has its rescore's created_at: asked for one by
-# one, those of each rescore are found by that.
+# A rescore's snapshot gets its content hash with its place in the log. It has its rescore's created_at: asked for one
+# by one, those of each rescore are found by that.
 _LEFT = text(
     """
     SELECT left_over.cycle_id, sum(left_over.prediction_count) AS predictions

@@ -1,0 +1,73 @@
+"""The script's checks of figures that hash rightly: an operator who lies before sealing is caught by them alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from evidence_cases import verifier
+
+verify = verifier()
+WHOLE = 1_000_000_000
+START, END = "2026-03-01T00:00:00.000000Z", "2026-03-01T01:00:00.000000Z"
+
+
+def shares(*rewards: tuple[int, Any]) -> dict[str, Any]:
+    paid = [{"cruncher_index": index, "reward_pct": share} for index, share in rewards]
+    return {"cruncher_rewards": paid, "compute_provider_rewards": [], "data_provider_rewards": []}
+
+
+def test_shares_of_any_strategy() -> None:
+    verify.check_shares(shares((0, WHOLE), (1, 0)), 2)
+    verify.check_shares(shares(), 0)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "named"),
+    [
+        ([(0, WHOLE + 5), (1, -5)], "no share"),
+        ([(0, WHOLE / 1)], "no share"),
+        ([(0, WHOLE - 1), (0, 1)], "cruncher_index 0 twice"),
+        ([(0, WHOLE - 1), (2, 1)], "cruncher_index 2, which the ranking does not have"),
+        ([(0, WHOLE - 1)], "sum to 999999999"),
+    ],
+)
+def test_wrong_shares_of_any_strategy_are_named(rewards: list[tuple[int, Any]], named: str) -> None:
+    with pytest.raises(verify.LieError, match=named):
+        verify.check_shares(shares(*rewards), 2)
+
+
+def snapshot(model_id: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "id": f"s-{model_id}",
+        "cycle_id": "c",
+        "model_id": model_id,
+        "period_start": START,
+        "period_end": "2026-03-01T00:30:00.000000Z",
+        "created_at": END,
+        "prediction_count": 1,
+        "result_summary": {"value": 1.0},
+        "meta": {},
+        "superseded_by": None,
+        **fields,
+    }
+
+
+@pytest.mark.parametrize("models", [["__ensemble_main"], ["m1", "m1"], ["m2"]])
+def test_an_ensemble_a_model_twice_and_one_that_had_nothing_scored_are_not_ranked(models: list[str]) -> None:
+    rules = {"leaderboard_ranker": "module:own", "ranking_key": "day"}
+    counts = [{"m2": 0}.get(model_id, 1) for model_id in models]
+    ranking = [
+        {"model_id": model_id, "rank": place, "prediction_count": count, "snapshot_count": count}
+        for place, (model_id, count) in enumerate(zip(models, counts, strict=True), 1)
+    ]
+    checkpoint = {"period_start": START, "period_end": END, "meta": {"ranking": ranking}}
+    with pytest.raises(verify.LieError, match="the ranking"):
+        verify.check_ranking(checkpoint, rules, [snapshot("m1"), snapshot("__ensemble_main")])
+
+
+def test_a_snapshot_is_of_the_time_of_its_predictions() -> None:
+    counted = [{"prediction": {"performed_at": START, "resolvable_at": end}} for end in ("2026-03-01T00:20:00Z", END)]
+    verify.check_times(snapshot("m1", period_end=END), counted, "snapshot")
+    with pytest.raises(verify.LieError, match="of other times"):
+        verify.check_times(snapshot("m1"), counted, "snapshot")
