@@ -18,8 +18,7 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from score_history import MODELS, resolved_at, seed_anchor, seed_history, seed_models, settle
-from sqlalchemy import Engine
+from score_history import MODELS, ScoreHistory
 from sqlmodel import Session
 
 from coordinator_node.api.app import create_app
@@ -87,14 +86,15 @@ def main() -> None:
 def measure(url: str, slots: int, seconds: float) -> None:
     """Seed a database and print the figures of all endpoints."""
     engine = make_engine(url, "bench")
-    seed(engine, slots)
+    history = ScoreHistory(engine)
+    seed(history, slots)
     print(TARGETS)
     with server(url, slots) as port:
         print(f"\nwithout kept buckets; load {os.getloadavg()[0]:.1f}")
         print_figures(port, SERIES, 0)
     begun = time.perf_counter()
-    fill(engine, slots)
-    settle(engine)
+    fill(history, slots)
+    history.settle()
     print(f"\nall of {slots * MODELS} predictions summed up in {time.perf_counter() - begun:.1f} s")
     with server(url, slots) as port:
         print(f"with kept buckets; load {os.getloadavg()[0]:.1f}")
@@ -102,14 +102,13 @@ def measure(url: str, slots: int, seconds: float) -> None:
     engine.dispose()
 
 
-def seed(engine: Engine, slots: int) -> None:
+def seed(history: ScoreHistory, slots: int) -> None:
     """The history, and one of all else that endpoints answer with."""
-    begun = time.perf_counter()
+    begun, engine = time.perf_counter(), history.engine
     migrate_engine(engine)
-    seed_models(engine)
-    seed_anchor(engine)
-    seed_history(engine, slots)
-    now = resolved_at(slots)
+    history.add_models()
+    history.add_scored(slots)
+    now = history.resolved_at(slots)
     ranking = [{"model_id": f"model-{n:03d}", "rank": n, "result_summary": {"value": 0.1}} for n in range(1, 51)]
     rewards = [{"cruncher_index": n, "reward_pct": 20_000_000} for n in range(50)]
     emission = {"crunch": "c", "cruncher_rewards": rewards, "compute_provider_rewards": [], "data_provider_rewards": []}
@@ -132,17 +131,18 @@ def seed(engine: Engine, slots: int) -> None:
         session.commit()
     with transaction(engine) as session:
         Leaderboard(CrunchConfig(), load_settings({})).write(session, now)
-    settle(engine)
+    history.settle()
     print(f"seeded {slots * MODELS} predictions of {MODELS} models in {time.perf_counter() - begun:.0f} s", flush=True)
 
 
-def fill(engine: Engine, slots: int) -> None:
+def fill(history: ScoreHistory, slots: int) -> None:
     """Let the leader's passes keep everything."""
+    engine = history.engine
     series = SeriesBuckets(engine, CrunchConfig().aggregation.value_field)
     while True:
         with engine.connect() as connection:
             before = kept_span(connection, "value")
-        series.advance(resolved_at(slots), LeaseFence("bench", 1))
+        series.advance(history.resolved_at(slots), LeaseFence("bench", 1))
         with engine.connect() as connection:
             if kept_span(connection, "value") == before:
                 return
@@ -163,7 +163,7 @@ def server(url: str, slots: int) -> Iterator[int]:
 async def serve_until_ended(url: str, slots: int) -> None:
     """Be the server, as of the moment when the last prediction resolved."""
     engine = make_engine(url, "bench-server")
-    now = resolved_at(slots)
+    now = ScoreHistory(engine).resolved_at(slots)
     app = create_app(load_settings({"LOG_LEVEL": "ERROR"}), engine, CrunchConfig(), clock=lambda: now)
     listener = listen_on("127.0.0.1", 0)
     print(f"port {listener.getsockname()[1]}", flush=True)

@@ -35,7 +35,7 @@ _LATEST = f"""
     SELECT models.id AS model_id, latest.period_end, {_MEASURES}
     FROM models {{join}} JOIN LATERAL (
         SELECT period_end, result_summary_jsonb AS summary FROM snapshots
-        WHERE model_id = models.id AND prediction_count > 0
+        WHERE model_id = models.id AND prediction_count > 0 AND superseded_by IS NULL
         ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1
     ) AS latest ON true
     WHERE {{condition}}

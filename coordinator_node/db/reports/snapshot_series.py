@@ -1,4 +1,4 @@
-"""Series over snapshots: how the models stood over time, and what the snapshots held.
+"""Series over snapshots: how the models stood over time, and what the snapshots held; of those scored again the newest.
 
 A window of h hours as of a moment t is what `services.ranking` says: the mean of the value_field, weighted by
 prediction_count, over the snapshots with period_end in (t - h, t]. The sums are exact and divided once.
@@ -134,7 +134,7 @@ def _single_rows_fit(connection: Connection, question: SnapshotQuestion, *, by_s
     """Whether single rows do for the answer; nothing beyond their number is looked at."""
     values: Record = {"limit": MOST_ROWS + 1}
     inside = bounded("period_end", [question.span], values, ends_belong=True)
-    condition = f"{inside} AND {question.among('model_id', values)}"
+    condition = f"{inside} AND {question.among('model_id', values)} AND superseded_by IS NULL"
     scopes = "CROSS JOIN LATERAL jsonb_object_keys(meta_jsonb -> 'scopes') AS scope_key" if by_scope else ""
     if by_scope:
         condition += " AND cycle_id IS NOT NULL AND jsonb_typeof(meta_jsonb -> 'scopes') = 'object'"
@@ -159,7 +159,7 @@ def _width(connection: Connection, question: SnapshotQuestion, kept: Span | None
     statement = _SHAPE.format(
         scope="scope_key" if by_scope else "''",
         of_kept=f"{of_kept} WHERE {in_kept}",
-        of_rows=f"{of_rows} WHERE {in_rows}",
+        of_rows=f"{of_rows} WHERE {in_rows} AND superseded_by IS NULL",
     )
     (shape,) = fetch(connection, text(statement), values)
     if not shape["series"]:
@@ -282,6 +282,7 @@ _LATEST = """
     LEFT JOIN LATERAL (
         SELECT result_summary_jsonb FROM snapshots
         WHERE snapshots.model_id = stood.model_id AND period_end <= stood.ends_at AND prediction_count > 0
+          AND superseded_by IS NULL
         ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1
     ) AS latest ON true
 """
@@ -309,7 +310,7 @@ _STANDINGS = """
 """
 _SINGLE = """
     SELECT model_id, period_start, period_end, prediction_count, CAST(result_summary_jsonb AS text) AS numbers
-    FROM snapshots WHERE {condition}
+    FROM snapshots WHERE {condition} AND superseded_by IS NULL
     ORDER BY period_end DESC, model_id DESC, created_at DESC, id DESC LIMIT :limit
 """
 _BUCKETED = """
@@ -333,7 +334,7 @@ _BUCKETED = """
 _LATEST_OF_EACH = """
     SELECT latest.* FROM models CROSS JOIN LATERAL (
         SELECT model_id, period_start, period_end, prediction_count, CAST(result_summary_jsonb AS text) AS numbers
-        FROM snapshots WHERE snapshots.model_id = models.id AND {inside}
+        FROM snapshots WHERE snapshots.model_id = models.id AND {inside} AND superseded_by IS NULL
         ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1
     ) AS latest
     WHERE {among} ORDER BY models.id LIMIT :limit

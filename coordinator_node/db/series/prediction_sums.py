@@ -10,7 +10,11 @@ _NUMBER = """
     CASE WHEN jsonb_typeof({value}) = 'number' AND abs(CAST({value} AS numeric)) <= 1e290
          THEN CAST({value} AS double precision) END
 """
-_FAILED = "(prediction.status IN ('FAILED', 'ABSENT') OR COALESCE(NOT score.success, false))"
+# One whose first score failed keeps its status when it is scored again; the newest score says how it went.
+_FAILED = """
+    (prediction.status = 'ABSENT' OR (prediction.status = 'FAILED' AND score.success IS NOT TRUE)
+     OR COALESCE(NOT score.success, false))
+"""
 _REASON = f"""
     CASE WHEN {_FAILED} THEN COALESCE(
         NULLIF(score.failed_reason, ''), NULLIF(prediction.failed_reason, ''),

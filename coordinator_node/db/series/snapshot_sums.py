@@ -2,6 +2,7 @@
 
 Three things are summed up: the parts of the leaderboard's windows, the same by scope, and every number of the
 summaries. What others wrote has no counts of scopes and misses in its meta, so of that only this version's is read.
+A snapshot that a rescore replaced is in no sum.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def window_parts(ends_at: str, condition: str) -> str:
     return f"""
         SELECT {ends_at}, model_id, {_TOTAL.format(value=value, weight="prediction_count")},
                {_MISSING.format(name="missing_count")}
-        FROM snapshots WHERE {condition} GROUP BY 1, model_id
+        FROM snapshots WHERE {condition} AND superseded_by IS NULL GROUP BY 1, model_id
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
 
@@ -39,7 +40,7 @@ def scope_parts(ends_at: str, condition: str) -> str:
             CASE WHEN cycle_id IS NOT NULL AND jsonb_typeof(meta_jsonb -> 'scopes') = 'object'
                  THEN meta_jsonb -> 'scopes' END
         ) AS scope
-        WHERE {condition} GROUP BY 1, model_id, scope.key
+        WHERE {condition} AND superseded_by IS NULL GROUP BY 1, model_id, scope.key
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
 
@@ -47,7 +48,7 @@ def counts(ends_at: str, condition: str) -> str:
     """ends_at, model_id, snapshots, prediction_count, period_start, period_end, likewise."""
     return f"""
         SELECT {ends_at}, model_id, count(*), sum(prediction_count), min(period_start), max(period_end)
-        FROM snapshots WHERE {condition} GROUP BY 1, model_id
+        FROM snapshots WHERE {condition} AND superseded_by IS NULL GROUP BY 1, model_id
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
 
@@ -60,7 +61,7 @@ def number_sums(ends_at: str, condition: str) -> str:
         FROM snapshots CROSS JOIN LATERAL jsonb_each(
             CASE WHEN jsonb_typeof(result_summary_jsonb) = 'object' THEN result_summary_jsonb END
         ) AS number
-        WHERE {condition} AND CASE WHEN {_IS_NUMBER.format(value="number.value")}
+        WHERE {condition} AND superseded_by IS NULL AND CASE WHEN {_IS_NUMBER.format(value="number.value")}
                                    THEN abs(CAST(number.value AS numeric)) <= 1e290 ELSE false END
         GROUP BY 1, model_id, number.key
     """  # noqa: S608 - put together from constants of this package and names of parameters

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from coordinator_node.db.json_text import encode_json
+from coordinator_node.db.series.mark import keep_only_after
 from coordinator_node.services.checkpoint_periods import close_boundary
 from coordinator_node.services.leaderboard import Leaderboard
 from coordinator_node.services.ranking import Ranking, Standing
@@ -43,6 +44,13 @@ _SUPERSEDE = text(
     """
 )
 _COUNT_REPLACED = text("SELECT count(*) FROM replaced")
+_LAST_CHANGED = text(
+    """
+    SELECT greatest((SELECT max(period_end) FROM new_snapshots), (
+        SELECT max(performed_at) FROM new_scores JOIN predictions ON predictions.id = new_scores.prediction_id
+    ))
+    """
+)
 _FIRST_SCORED = text(
     """
     UPDATE models SET first_scored_at = :now
@@ -79,6 +87,7 @@ def publish(
 ) -> None:
     """Make the staged scores and snapshots the newest generation, and write a leaderboard by them; commits.
 
+    Where rows changed, the sums that long charts are made of are kept no longer; the score leader fills them in again.
     Nobody sees any of it before it commits. Snapshots and checkpoints are written before or after it, never meanwhile.
 
     Raises:
@@ -96,5 +105,8 @@ def publish(
     if superseded != wanted:
         raise RescoreError(f"{wanted - superseded} of {wanted} snapshots were changed meanwhile; start again")
     session.connection().execute(_FIRST_SCORED, {"now": now})
+    changed = session.connection().execute(_LAST_CHANGED).scalar()
+    if changed is not None:
+        keep_only_after(session.connection(), changed, now)
     leaderboard.write(session, now, meta={"rescore": generation})
     session.commit()

@@ -1,7 +1,8 @@
 """Keeps the sums by time bucket that the report API's long charts are made of (`db.series`).
 
 They are made once a bucket is over, in order of time, and made anew in the transaction that counts a score, a miss or a
-snapshot of an older bucket. What was there before this began is filled in backwards, a stretch in each pass.
+snapshot of an older bucket. What was there before this began is filled in backwards, a stretch in each pass; a rescore
+lets it begin anew after the last moment that it changed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from coordinator_node.db.series.buckets import (
 )
 from coordinator_node.db.series.mark import kept_span, set_kept_span
 from coordinator_node.db.series.spans import LEVELS, Span, floor
+from coordinator_node.services.checkpoint_periods import hold_boundaries
 
 SETTLED_AFTER = timedelta(minutes=5)
 """How long after its end a bucket is made: most of what is in it is scored and counted by then."""
@@ -59,6 +61,8 @@ class SeriesBuckets:
     def advance(self, now: datetime, fence: Fence) -> None:
         """Make the buckets that are over since the last time; where there are none, a stretch of the past."""
         with transaction(self._engine, fence) as session:
+            # A rescore that is published meanwhile would not know of what is kept here.
+            hold_boundaries(session)
             connection = session.connection()
             settled = floor(now - SETTLED_AFTER, LEVELS[0])
             kept = kept_span(connection, self._value_field) or Span(settled, settled)
