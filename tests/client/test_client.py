@@ -81,7 +81,8 @@ def test_every_call_gives_what_the_api_has(engine: Engine, tmp_path: Path) -> No
     ):
         assert client.info().crunch_id == "starter-challenge"
         assert client.readiness().status == "degraded"
-        assert [(row.model_id, row.model_extra) for row in client.leaderboard()] == [("m1", {"ic": 0.5})]
+        metrics = {**dict.fromkeys(config.metrics), "ic": 0.5}
+        assert [(row.model_id, row.model_extra) for row in client.leaderboard()] == [("m1", metrics)]
         assert [row.model_id for row in client.models()] == ["m1"]
         (point,) = client.predictions(["m1", "m2"], start=NOW - timedelta(days=1), end=NOW)
         assert (point.score_value, point.performed_at) == (0.5, NOW - timedelta(hours=1))

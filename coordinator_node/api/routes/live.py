@@ -18,9 +18,18 @@ EXAMPLE = """event: checkpoint
 data: {"id":"ckpt-1","status":"PENDING","period_start":"2026-01-24T00:00:00+00:00","period_end":"2026-01-31T00:00:00+00:00","tx_hash":null}
 
 """  # noqa: E501 - an event's data is one line
+EVENT = {
+    "type": "object",
+    "description": "Each event of the stream.",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": ["leaderboard", "checkpoint", "feed"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {"text/event-stream": {"schema": {"type": "string", "examples": [EXAMPLE]}}},
+        "content": {"text/event-stream": {"schema": EVENT, "example": EXAMPLE}},
         "description": "Server-Sent Events, without end.",
     }
 }
