@@ -77,6 +77,15 @@ def canonical_json(value: Any) -> str:
     return _of_rarer_type(value)
 
 
+def canonical_or_none(value: Any) -> Any:
+    """The value itself; None where it has no canonical text, as what was written into a row by hand may have none."""
+    try:
+        canonical_json(value).encode()
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
 def canonical_bytes(document: Mapping[str, Any]) -> bytes:
     """The document as canonical JSON in UTF-8 (RFC 8785); aware times become `time_text`.
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 
 from coordinator_node.db.reports.merkle import HASH_BYTES, commitments_by_id, path_among
 from coordinator_node.db.reports.records import Record, fetch
-from coordinator_node.merkle.canonical import time_text
+from coordinator_node.merkle.canonical import canonical_or_none, time_text
 
 ITEMS = 1000
 """How many snapshots and predictions a page holds, together."""
@@ -252,6 +252,9 @@ def _prediction(row: Record, leaves: dict[str, bytes]) -> Record:
     committed = row["commitment_id"]
     return {
         **_wire({name: row[name] for name in (*_OWN, "failed_reason")}),
+        # As they are hashed.
+        "scope": canonical_or_none(row["scope"]),
+        "output": canonical_or_none(row["output"]),
         "commitment_id": committed,
         "commitment_path": path_among(leaves[committed], row["commitment_index"]) if committed in leaves else None,
     }

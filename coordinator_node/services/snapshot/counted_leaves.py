@@ -15,12 +15,15 @@ from sqlmodel import Session
 
 from coordinator_node.db.json_text import parse_json
 from coordinator_node.entities.prediction import PredictionStatus
-from coordinator_node.merkle.canonical import canonical_hash, time_text
+from coordinator_node.merkle.canonical import canonical_hash, canonical_or_none, time_text
 from coordinator_node.merkle.documents import outcome_leaf, prediction_leaf
 from coordinator_node.services.merkle.cycles import Counted
 from coordinator_node.services.score.claim import GroupKey
 from coordinator_node.services.score.store import truth_in
 from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore
+
+# Columns of a prediction that hold whatever was written, by others too.
+_FREE_FORM = ("scope_jsonb", "inference_output_jsonb")
 
 HASH_BYTES = 32
 
@@ -94,7 +97,7 @@ def _rows(session: Session, uncommitted: list[str], misses: Sequence[Miss]) -> d
     if not ids:
         return {}
     found = session.connection().execute(_PREDICTIONS, {"ids": ids}).mappings()
-    return {row["id"]: dict(row) for row in found}
+    return {row["id"]: {**row, **{name: canonical_or_none(row[name]) for name in _FREE_FORM}} for row in found}
 
 
 def _committed(session: Session, scores: Sequence[UncountedScore], rows: Iterable[dict[str, Any]]) -> dict[str, bytes]:
