@@ -27,7 +27,7 @@ from coordinator_node.services.checkpoint_periods import hold_boundaries
 SETTLED_AFTER = timedelta(minutes=5)
 """How long after its end a bucket is made: most of what is in it is scored and counted by then."""
 
-STRETCH = timedelta(hours=1)
+STRETCH = timedelta(minutes=15)
 """How much time is filled in at once: so little that it holds up no pass."""
 
 _FIRST = text("SELECT least((SELECT min(performed_at) FROM predictions), (SELECT min(period_end) FROM snapshots))")
