@@ -38,30 +38,32 @@ Moment = Annotated[datetime, AfterValidator(_moment)]
 class BackfillOrder(BaseModel):
     """Which history to fetch: the records with start <= time < end; naive times are UTC."""
 
-    source: FeedPart
-    subject: FeedPart
-    kind: Annotated[str, StringConstraints(pattern="^(tick|candle|depth|funding)$")]
-    granularity: Annotated[str, AfterValidator(_granularity)]
-    start: Moment
-    end: Moment
+    source: FeedPart = Field(examples=["binance"])
+    subject: FeedPart = Field(examples=["BTC"])
+    kind: Annotated[str, StringConstraints(pattern="^(tick|candle|depth|funding)$")] = Field(examples=["candle"])
+    granularity: Annotated[str, AfterValidator(_granularity)] = Field(examples=["1m"])
+    start: Moment = Field(examples=["2026-01-01T00:00:00Z"])
+    end: Moment = Field(description="The first moment after it.", examples=["2026-01-08T00:00:00Z"])
 
 
 class BackfillJob(BaseModel):
     """A job and how far it has come."""
 
-    id: str
-    source: str
-    subject: str
-    kind: str
-    granularity: str
+    id: str = Field(examples=["01a2014c5f59c0bd07e73e443e314d57"])
+    source: str = Field(examples=["binance"])
+    subject: str = Field(examples=["BTC"])
+    kind: str = Field(examples=["candle"])
+    granularity: str = Field(examples=["1m"])
     start_ts: UtcTime
-    end_ts: UtcTime
+    end_ts: UtcTime = Field(description="The first moment after what is fetched.")
     cursor_ts: UtcTime | None = Field(description="All before it is stored; null before the first page.")
-    records_written: int
-    pages_fetched: int
+    records_written: int = Field(examples=[10080])
+    pages_fetched: int = Field(description="Requests to the source that were answered.", examples=[11])
     status: BackfillStatus
     error: str | None = Field(description="Why it failed.")
-    progress_pct: float = Field(ge=0, le=100, description="The share of the time range that is stored.")
+    progress_pct: float = Field(
+        ge=0, le=100, description="The share of the time range that is stored.", examples=[50.0]
+    )
     created_at: UtcTime
     updated_at: UtcTime
 
@@ -69,7 +71,7 @@ class BackfillJob(BaseModel):
 class BackfillFile(BaseModel):
     """One day's Parquet file, at /data/backfill/{path}."""
 
-    path: str
+    path: str = Field(examples=["binance/BTC/candle/1m/2026-01-01.parquet"])
     date: date
     records: int | None = Field(description="Null where the file cannot be read.")
-    size_bytes: int
+    size_bytes: int = Field(examples=[48213])

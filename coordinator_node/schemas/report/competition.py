@@ -18,7 +18,7 @@ class Health(BaseModel):
 class Info(BaseModel):
     """Which competition this is."""
 
-    crunch_id: str
+    crunch_id: str = Field(examples=["starter-challenge"])
     crunch_address: str = Field(description="On-chain address; empty where none is configured.")
     network: Literal["devnet", "mainnet-beta"]
 
@@ -26,11 +26,11 @@ class Info(BaseModel):
 class ModelEntry(BaseModel):
     """A submitted model."""
 
-    model_id: str
-    model_name: str
-    cruncher_name: str
-    cruncher_id: str
-    deployment_id: str
+    model_id: str = Field(examples=["4711"])
+    model_name: str = Field(examples=["steady-trend"])
+    cruncher_name: str = Field(description="Whoever submitted it.", examples=["alice"])
+    cruncher_id: str = Field(examples=["42"])
+    deployment_id: str = Field(description="Differs each time that a model is submitted anew.", examples=["4711-3"])
 
 
 class LeaderboardEntry(BaseModel):
@@ -39,17 +39,27 @@ class LeaderboardEntry(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     created_at: UtcTime = Field(description="When the leaderboard was made.")
-    model_id: str
-    rank: int | None = Field(description="From 1; null for what is not ranked: ensembles, and models without a value.")
-    model_name: str | None
-    cruncher_name: str | None
-    username: str | None = Field(description="The same as cruncher_name.")
+    model_id: str = Field(examples=["4711"])
+    rank: int | None = Field(
+        description="From 1; null for what is not ranked: ensembles, and models without a value.", examples=[1]
+    )
+    model_name: str | None = Field(examples=["steady-trend"])
+    cruncher_name: str | None = Field(description="Whoever submitted it.", examples=["alice"])
+    username: str | None = Field(description="The same as cruncher_name.", examples=["alice"])
     status: Literal["active", "inactive"] = Field(description="Whether the model runs now.")
-    score_metrics: JsonObject
-    score_ranking: JsonObject = Field(description="key, value and direction (asc or desc) of what ranks.")
-    score_recent: Number | None = Field(description="Null where there is no such window, or nothing in it.")
-    score_steady: Number | None
-    score_anchor: Number | None
+    score_metrics: JsonObject = Field(
+        description="Every window's mean and every measure, by name; null where it is undefined.",
+        examples=[{"score_recent": 0.012, "score_steady": 0.01, "score_anchor": None, "ic": 0.04}],
+    )
+    score_ranking: JsonObject = Field(
+        description="key, value and direction (asc or desc) of what ranks.",
+        examples=[{"key": "score_recent", "value": 0.012, "direction": "desc"}],
+    )
+    score_recent: Number | None = Field(
+        description="Null where there is no such window, or nothing in it.", examples=[0.012]
+    )
+    score_steady: Number | None = Field(description="Likewise.", examples=[0.01])
+    score_anchor: Number | None = Field(description="Likewise.", examples=[None])
 
 
 RESERVED: frozenset[str] = frozenset({*LeaderboardEntry.model_fields, "score_success"})

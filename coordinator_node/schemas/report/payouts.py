@@ -10,37 +10,50 @@ from coordinator_node.entities.prediction import CheckpointStatus, RetainingEmis
 from coordinator_node.schemas.report.wire import JsonObject, UtcTime
 
 TransactionHash = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[\x21-\x7e]{1,200}$")]
+EMISSION = {
+    "crunch": "crunch-address",
+    "cruncher_rewards": [
+        {"cruncher_index": 0, "reward_pct": 650_000_000},
+        {"cruncher_index": 1, "reward_pct": 350_000_000},
+    ],
+    "compute_provider_rewards": [],
+    "data_provider_rewards": [],
+}
 
 
 class CheckpointPeriod(BaseModel):
     """What a checkpoint's emission and prizes belong to."""
 
-    checkpoint_id: str
-    status: CheckpointStatus
+    checkpoint_id: str = Field(examples=["ckpt-1"])
+    status: CheckpointStatus = Field(description="From PENDING one step at a time to PAID.", examples=["PENDING"])
     period_start: UtcTime
-    period_end: UtcTime
+    period_end: UtcTime = Field(description="The first moment after the period.")
 
 
 class Checkpoint(BaseModel):
     """One period's emission, with the ranking it was made from in `meta.ranking`."""
 
-    id: str
+    id: str = Field(examples=["ckpt-1"])
     period_start: UtcTime
-    period_end: UtcTime
-    status: CheckpointStatus
-    entries: list[JsonObject] = Field(description="One emission.")
-    meta: JsonObject
+    period_end: UtcTime = Field(description="The first moment after the period.")
+    status: CheckpointStatus = Field(description="From PENDING one step at a time to PAID.", examples=["PENDING"])
+    entries: list[JsonObject] = Field(
+        description="One emission; reward_pct is frac64, 1_000_000_000 is 100 %.", examples=[[EMISSION]]
+    )
+    meta: JsonObject = Field(description="ranking: the models by rank, with the numbers that they are paid by.")
     created_at: UtcTime
-    tx_hash: str | None
-    submitted_at: UtcTime | None
+    tx_hash: str | None = Field(description="The transaction that put it on the chain; null before.")
+    submitted_at: UtcTime | None = Field(description="When tx_hash was confirmed; null before.")
     merkle_root: str | None = Field(description="The root that covers all it was made from; see /reports/evidence.")
 
 
 class CheckpointPayload(CheckpointPeriod):
     """What is to be sent to the chain, with the ranking that its indexes point into."""
 
-    entries: list[JsonObject]
-    meta: JsonObject
+    entries: list[JsonObject] = Field(
+        description="One emission; reward_pct is frac64, 1_000_000_000 is 100 %.", examples=[[EMISSION]]
+    )
+    meta: JsonObject = Field(description="ranking: the models by rank, which cruncher_index counts along, from 0.")
 
 
 class CheckpointEmission(CheckpointPeriod):
@@ -53,7 +66,9 @@ class CliEmission(BaseModel):
     """An emission as the chain's command line takes it: percentages (0-100) by model and by provider's address."""
 
     crunch: str
-    crunchEmission: dict[str, float]  # noqa: N815 - the command line's own spelling
+    crunchEmission: dict[str, float] = Field(  # noqa: N815 - the command line's own spelling
+        description="Sums to 100.", examples=[{"4711": 65.0, "4712": 35.0}]
+    )
     computeProvider: dict[str, float]  # noqa: N815 - the command line's own spelling
     dataProvider: dict[str, float]  # noqa: N815 - the command line's own spelling
 
@@ -61,29 +76,31 @@ class CliEmission(BaseModel):
 class Prize(BaseModel):
     """One model's part of a pool."""
 
-    prizeId: str = Field(description="<checkpoint>-<model>")  # noqa: N815 - the web app's own spelling
-    timestamp: int = Field(description="Epoch seconds of the period's end.")
-    model: str
-    prize: int
+    prizeId: str = Field(  # noqa: N815 - the web app's own spelling
+        description="<checkpoint>-<model>", examples=["ckpt-1-4711"]
+    )
+    timestamp: int = Field(description="Epoch seconds of the period's end.", examples=[1769817600])
+    model: str = Field(description="The model's id.", examples=["4711"])
+    prize: int = Field(description="In the unit of total_prize.", examples=[650])
 
 
 class CheckpointPrizes(CheckpointPeriod):
     """A pool divided by a checkpoint's emission; the prizes sum to exactly total_prize."""
 
-    total_prize: int
-    prizes: list[Prize]
+    total_prize: int = Field(description="The pool, in its smallest unit.", examples=[1000])
+    prizes: list[Prize] = Field(description="In rank order.")
 
 
 class Confirmation(BaseModel):
     """The transaction that put a checkpoint on the chain."""
 
-    tx_hash: TransactionHash
+    tx_hash: TransactionHash = Field(examples=["5VERv8NMvzbJMEkV8xnrLkEaWRtSz9CosKDYjCJjBRnb"])
 
 
 class StatusChange(BaseModel):
     """Where a checkpoint goes: one step forward."""
 
-    status: CheckpointStatus
+    status: CheckpointStatus = Field(examples=["CLAIMABLE"])
 
 
 class Reward(BaseModel):
