@@ -51,7 +51,7 @@ def run_init(name: str, pack: str, parent: Path, layout: Layout, *, force: bool)
     typer.echo(f"made {target} from the pack {pack}. Next:")
     typer.echo(f"  cd {target}")
     typer.echo("  make up            # the whole competition on this machine, without Docker")
-    typer.echo("  make deploy        # the same in containers; then make verify-e2e")
+    typer.echo("  make verify-e2e    # while it runs: is every model scored, is there a leaderboard and a checkpoint?")
     return 0
 
 
