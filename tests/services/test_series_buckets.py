@@ -89,7 +89,7 @@ def test_buckets_follow_what_is_counted_early_and_late(engine: Engine, fence: Le
     predict(engine, [-9 * HOUR, -8.9 * HOUR, -HOUR])
     waiting = predict(engine, [-2 * HOUR, 30.0], scored=False)
     stage = stage_of(engine)
-    run(stage, fence, at(HOUR), passes=14)
+    run(stage, fence, at(HOUR), passes=50)
     kept = kept_now(engine)
     assert kept is not None
     assert kept.begin <= at(-9 * HOUR)
@@ -109,7 +109,7 @@ def test_buckets_follow_what_is_counted_early_and_late(engine: Engine, fence: Le
     )
     assert found == made_anew(engine)
     predict(engine, [HOUR + 30])
-    run(stage, fence, at(2 * HOUR), passes=2)
+    run(stage, fence, at(2 * HOUR), passes=6)
     assert one(engine, "SELECT sum(value_count) FROM prediction_buckets WHERE width_seconds = 3600") == 14
     assert buckets(engine) == made_anew(engine)
 
@@ -126,9 +126,9 @@ def test_another_value_field_is_summed_up_anew(engine: Engine, fence: LeaseFence
         prediction = builders.prediction(session, "a", builders.market_input(session).id, status="SCORED")
         builders.score(session, prediction.id, result_jsonb={"value": 1.0, "pnl": 7.0, "success": True})
         session.commit()
-    run(stage_of(engine), fence, at(HOUR), passes=2)
+    run(stage_of(engine), fence, at(HOUR), passes=8)
     assert one(engine, "SELECT value_total FROM prediction_buckets WHERE width_seconds = 3600") == 1.0
-    run(stage_of(engine, value_field="pnl"), fence, at(HOUR), passes=2)
+    run(stage_of(engine, value_field="pnl"), fence, at(HOUR), passes=8)
     assert kept_now(engine) is None
     assert kept_now(engine, "pnl") is not None
     assert one(engine, "SELECT value_total FROM prediction_buckets WHERE width_seconds = 3600") == 7.0
