@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks what a competition paid, from what its report API publishes. Needs Python 3.9 or later, and requests.
+"""Checks what a competition paid, from what its report API publishes. Needs Python 3.11 or later, and requests.
 
     python verify.py --url http://host:8000 [--checkpoint ID]
 

@@ -336,6 +336,16 @@ def test_what_is_not_in_the_log_is_not_found(client: Client) -> None:
     assert client.get("/reports/evidence/latest", cursor="1").status_code == 422
 
 
+def test_a_root_of_another_kind_is_no_evidence(competition: Competition, client: Client) -> None:
+    sealed = client.get("/reports/evidence/latest").json()["checkpoint"]["id"]
+    columns = "id, period_start, period_end, status, entries_jsonb, meta_jsonb, merkle_root, created_at"
+    values = "'old', now(), now(), 'PENDING', '[]', '{}', 'ab', now()"
+    with competition.engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO checkpoints ({columns}) VALUES ({values})"))
+    assert client.get("/reports/evidence/old").status_code == 404
+    assert client.get("/reports/evidence/latest").json()["checkpoint"]["id"] == sealed
+
+
 def test_cycles_and_commitments_are_listed(competition: Competition, client: Client) -> None:
     cycles = client.rows("/reports/merkle/cycles")
     assert [row["position"] for row in cycles] == list(range(len(cycles), 0, -1))

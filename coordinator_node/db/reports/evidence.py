@@ -26,10 +26,10 @@ _CHECKPOINT = """
     SELECT id, period_start, period_end, status, entries_jsonb AS entries, meta_jsonb AS meta, created_at, merkle_root
     FROM checkpoints
 """
-_LATEST = text(
-    f"{_CHECKPOINT} WHERE merkle_root IS NOT NULL ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1"
-)
-_BY_ID = text(f"{_CHECKPOINT} WHERE id = :id")
+# The roots of 0.1.84 are of another kind, and say nothing of what they cover.
+_SEALED = "merkle_root IS NOT NULL AND meta_jsonb #> '{merkle,generation}' IS NOT NULL"
+_LATEST = text(f"{_CHECKPOINT} WHERE {_SEALED} ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1")
+_BY_ID = text(f"{_CHECKPOINT} WHERE id = :id AND {_SEALED}")
 _FIRST_POSITION = text(
     """
     SELECT min(position) FROM merkle_cycles AS cycle WHERE position IS NOT NULL AND (
@@ -141,9 +141,9 @@ class Page:
 
 
 def checkpoint_with_root(connection: Connection, checkpoint_id: str | None) -> Record | None:
-    """A checkpoint that has a root, or the newest one for None; None where there is none."""
+    """A checkpoint that our log has sealed, or the newest one for None; None where there is none."""
     found = fetch(connection, _LATEST) if checkpoint_id is None else fetch(connection, _BY_ID, {"id": checkpoint_id})
-    return found[0] if found and found[0]["merkle_root"] is not None else None
+    return found[0] if found else None
 
 
 def evidence_page(connection: Connection, checkpoint: Record, cursor: Cursor) -> Page:
