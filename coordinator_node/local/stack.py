@@ -91,19 +91,31 @@ class LocalStack:
         Raises:
             StackError: the schema could not be brought up to date, or a program cannot be run.
         """
-        await self.supervisor.start(self.postgres.program())
+        await self.supervisor.start(self.database())
         await asyncio.to_thread(self.postgres.wait_until_ready)
-        await self.supervisor.start(self._python("migrate", "coordinator_node.db.init_db", restart=False))
+        await self.supervisor.start(self.migration())
         code = (await asyncio.wait_for(self.supervisor.wait_for("migrate"), MIGRATE_SECONDS))["migrate"]
         if code:
             raise StackError(f"the database could not be migrated (exit code {code}): its lines above say why")
-        await self.supervisor.start(self._orchestrator())
-        for name in WORKERS:
-            await self.supervisor.start(self._python(name, f"coordinator_node.workers.{MODULES[name]}"))
+        for program in self.programs():
+            await self.supervisor.start(program)
 
     async def drain(self) -> None:
         """End everything but the database, so that each stage finishes what it began."""
         await self.supervisor.stop(*DRAIN_ORDER)
+
+    def database(self) -> Program:
+        """The database's server, which runs before all else."""
+        return self.postgres.program()
+
+    def migration(self) -> Program:
+        """What brings the schema up to date, and ends."""
+        return self._python("migrate", "coordinator_node.db.init_db", restart=False)
+
+    def programs(self) -> list[Program]:
+        """What runs beside the database, in the order in which it is started: the orchestrator and the workers."""
+        workers = [self._python(name, f"coordinator_node.workers.{MODULES[name]}") for name in WORKERS]
+        return [self._orchestrator(), *workers]
 
     def _python(self, name: str, module: str, *arguments: str, restart: bool = True) -> Program:
         return Program(
