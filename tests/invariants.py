@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -11,8 +12,30 @@ from sqlalchemy import Connection, Engine, Row, text
 from coordinator_node.entities.emission import FRAC_64_MULTIPLIER
 from coordinator_node.entities.prediction import SnapshotRecord
 from coordinator_node.merkle.canonical import canonical_hash, canonical_snapshot_hash, time_text
-from coordinator_node.merkle.documents import cycle_header, leaf, outcome_leaf, pair, prediction_leaf, sealed
+from coordinator_node.merkle.documents import (
+    checkpoint_header,
+    commitment_header,
+    cycle_header,
+    leaf,
+    outcome_leaf,
+    pair,
+    prediction_leaf,
+    sealed,
+)
 from coordinator_node.merkle.tree import root_of
+
+# A late score counts in the period that its snapshot names.
+COUNTED_IN_CHECKPOINTS = """
+    SELECT checkpoint.id, prediction.model_id, count(*) AS predictions
+    FROM scores JOIN predictions prediction ON prediction.id = scores.prediction_id
+    JOIN snapshots snapshot ON snapshot.id = scores.snapshot_id
+    JOIN checkpoints checkpoint ON CASE WHEN snapshot.meta_jsonb ? 'late'
+        THEN (snapshot.meta_jsonb->'late'->>'counts_in')::timestamptz = checkpoint.period_start
+        ELSE prediction.resolvable_at >= checkpoint.period_start
+             AND prediction.resolvable_at < checkpoint.period_end END
+    WHERE scores.success AND scores.generation = 1 AND NOT starts_with(prediction.model_id, '__ensemble_')
+    GROUP BY checkpoint.id, prediction.model_id
+"""
 
 # Each finds the rows that break one rule.
 RULES = {
@@ -44,12 +67,27 @@ RULES = {
         LEFT JOIN prediction_slots slot ON slot.prediction_config_id = schedule.id AND slot.slot_at = missing.at
         WHERE slot.id IS NULL
     """,
+    "a schedule has no slot beside its grid": """
+        SELECT slot.id, slot.slot_at FROM prediction_slots slot
+        JOIN scheduled_prediction_configs schedule ON schedule.id = slot.prediction_config_id
+        CROSS JOIN LATERAL (SELECT min(slot_at) AS first FROM prediction_slots
+                            WHERE prediction_config_id = schedule.id) AS span
+        WHERE mod(extract(epoch FROM slot.slot_at - span.first),
+                  (schedule.schedule_jsonb->>'prediction_interval_seconds')::numeric) <> 0
+    """,
+    "a slot says that it was called, with its input, or that it was missed, with the reason": """
+        SELECT id, status, input_id, reason FROM prediction_slots
+        WHERE NOT CASE status WHEN 'CALLED' THEN input_id IS NOT NULL
+                              WHEN 'MISSED' THEN input_id IS NULL AND reason <> '' ELSE false END
+    """,
     "nobody was asked in a missed slot": """
         SELECT prediction.id FROM predictions prediction JOIN prediction_slots slot ON slot.id = prediction.slot_id
         WHERE slot.status <> 'CALLED'
     """,
     "no call is left open": "SELECT slot_id FROM slot_calls WHERE closed_at IS NULL",
-    "no prediction is left without a final status": "SELECT id FROM predictions WHERE status = 'PENDING'",
+    "no prediction is left without a final status": """
+        SELECT id, status FROM predictions WHERE status NOT IN ('SCORED', 'FAILED', 'ABSENT')
+    """,
     "a scored prediction has one score of the live stage, which succeeded": """
         SELECT prediction.id FROM predictions prediction
         LEFT JOIN scores ON scores.prediction_id = prediction.id AND scores.generation = 1
@@ -84,6 +122,18 @@ RULES = {
             SELECT id, period_start, lag(period_end) OVER (ORDER BY period_start) AS before FROM checkpoints) AS spaced
         WHERE period_start <> before
     """,
+    "there is one checkpoint a period": """
+        SELECT period_start, count(*) FROM checkpoints GROUP BY period_start HAVING count(*) <> 1
+    """,
+    "a checkpoint ranks each model that was scored in its period, by each of its scores once": f"""
+        WITH counted AS ({COUNTED_IN_CHECKPOINTS})
+        SELECT id, model_id, counted.predictions, (entry->>'prediction_count')::bigint
+        FROM counted FULL JOIN (
+            SELECT checkpoints.id, entry, entry->>'model_id' AS model_id
+            FROM checkpoints CROSS JOIN LATERAL jsonb_array_elements(meta_jsonb->'ranking') AS entry
+        ) AS ranked USING (id, model_id)
+        WHERE counted.predictions IS DISTINCT FROM (entry->>'prediction_count')::bigint
+    """,
 }
 NAIVE_LEADERBOARD = """
     SELECT prediction.model_id, avg((scores.result_jsonb->>'value')::float8) AS mean
@@ -92,12 +142,41 @@ NAIVE_LEADERBOARD = """
                                          AND newer.generation > scores.generation)
     GROUP BY prediction.model_id
 """
+CHECKED_TABLES = (
+    "prediction_slots",
+    "predictions",
+    "scores",
+    "snapshots",
+    "leaderboards",
+    "checkpoints",
+    "merkle_commitments",
+    "merkle_cycles",
+    "feed_records",
+)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was looked at, and which rules do not hold, each with the first rows that break it."""
+
+    rows: int
+    broken: dict[str, list[Any]]
+
+
+def check_all(engine: Engine) -> Checked:
+    """Every rule over a drained database that is younger than a day."""
+    with engine.connect() as connection:
+        rows = sum(connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() for name in CHECKED_TABLES)
+    broken = broken_rules(engine)
+    if wrong := wrong_standings(engine):
+        broken["the leaderboard is the naive one"] = wrong
+    return Checked(rows, broken)
 
 
 def broken_rules(engine: Engine) -> dict[str, list[Any]]:
     """The rules that do not hold, each with the first rows that break it."""
     broken: dict[str, list[Any]] = {}
-    with engine.connect() as connection:
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         for rule, query in RULES.items():
             if rows := connection.execute(text(query)).fetchmany(5):
                 broken[rule] = [tuple(row) for row in rows]
@@ -112,15 +191,28 @@ def broken_rules(engine: Engine) -> dict[str, list[Any]]:
 
 def check_leaderboard_is_the_naive_one(engine: Engine) -> None:
     """The newest leaderboard's 24 hours, for a run that is younger than that, against the scores themselves."""
+    assert wrong_standings(engine) == []
+
+
+def wrong_standings(engine: Engine) -> list[str]:
+    """Where the newest leaderboard differs from the means of the scores, or is not in their order."""
     with engine.connect() as connection:
         naive = {row.model_id: row.mean for row in connection.execute(text(NAIVE_LEADERBOARD))}
         newest = text("SELECT entries_jsonb FROM leaderboards ORDER BY created_at DESC, id DESC LIMIT 1")
-        entries = connection.execute(newest).scalar_one()
+        entries = connection.execute(newest).scalar_one_or_none() or []
     shown = {entry["model_id"]: entry["score"]["metrics"]["score_recent"] for entry in entries}
-    assert shown == pytest.approx(naive)
-    values = [entry["score"]["metrics"]["score_recent"] for entry in entries]
-    assert [entry["rank"] for entry in entries] == list(range(1, len(entries) + 1))
-    assert all(a >= b for a, b in pairwise(values))
+    wrong = [
+        f"{model_id} has {shown.get(model_id)}, its scores have a mean of {naive.get(model_id)}"
+        for model_id in sorted(naive.keys() | shown.keys())
+        if shown.get(model_id) != pytest.approx(naive.get(model_id))
+    ]
+    ranked = [entry for entry in entries if entry["score"]["metrics"]["score_recent"] is not None]
+    values = [entry["score"]["metrics"]["score_recent"] for entry in ranked]
+    if [entry["rank"] for entry in ranked] != list(range(1, len(ranked) + 1)) or any(
+        a < b for a, b in pairwise(values)
+    ):
+        wrong.append(f"the ranks {[entry['rank'] for entry in ranked]} are not those of {values}")
+    return wrong
 
 
 def broken_log_rules(engine: Engine) -> list[str]:
@@ -142,6 +234,39 @@ def broken_log_rules(engine: Engine) -> list[str]:
             text("SELECT * FROM merkle_cycles WHERE position IS NOT NULL ORDER BY position")
         ):
             broken += _broken_in_cycle(connection, cycle)
+        return broken + _broken_commitments(connection) + _broken_checkpoints(connection)
+
+
+def _broken_commitments(connection: Connection) -> list[str]:
+    broken = []
+    for row in connection.execute(text("SELECT * FROM merkle_commitments WHERE position IS NOT NULL")):
+        leaves = [row.leaves[at : at + 32] for at in range(0, len(row.leaves), 32)]
+        header = commitment_header(row.id, row.position, row.previous_root, row.prediction_count, row.committed_at)
+        if root_of(leaves).hex() != row.root or len(leaves) != row.prediction_count:
+            broken.append(f"the leaves of commitment {row.position} do not lead to its root")
+        if sealed(header, bytes.fromhex(row.root)).hex() != row.chained_root:
+            broken.append(f"commitment {row.position} is not sealed by its chained root")
+    return broken
+
+
+def _broken_checkpoints(connection: Connection) -> list[str]:
+    """Roots against what they cover, and each checkpoint's link to the one before it."""
+    covered = text("SELECT chained_root FROM merkle_cycles WHERE checkpoint_id = :id ORDER BY position")
+    broken = []
+    before: tuple[str | None, str | None] = (None, None)
+    for row in connection.execute(text("SELECT * FROM checkpoints WHERE period IS NOT NULL ORDER BY period_start")):
+        roots = [bytes.fromhex(root) for root in connection.execute(covered, {"id": row.id}).scalars()]
+        merkle = row.meta_jsonb["merkle"]
+        if root_of(roots).hex() != merkle["cycles_root"] or len(roots) != merkle["cycle_count"]:
+            broken.append(f"the cycles of checkpoint {row.id} do not lead to its root")
+        header = checkpoint_header(
+            row.id, row.period_start, row.period_end, row.created_at, row.entries_jsonb, row.meta_jsonb
+        )
+        if not sealed(header, root_of(roots)).hex() == merkle["root"] == row.merkle_root:
+            broken.append(f"checkpoint {row.id} is not sealed by its root")
+        if (merkle["previous_checkpoint_id"], merkle["previous_root"]) != before:
+            broken.append(f"checkpoint {row.id} does not follow the one before it")
+        before = (row.id, row.merkle_root)
     return broken
 
 
