@@ -11,10 +11,8 @@ from sqlmodel import Session
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.db.json_text import parse_json
+from coordinator_node.runtime.connections import CLIENT_OPTIONS
 
-# A connection that is cut without a word is noticed within about 15 s instead of the system's hours.
-KEEPALIVES = {"keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 3, "keepalives_count": 3}
-CONNECT_SECONDS = 5
 # On the server's side, so that the locks of a process that was stopped or cut off do not outlast it for long.
 SERVER_OPTIONS = {
     "timezone": "UTC",
@@ -22,6 +20,7 @@ SERVER_OPTIONS = {
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "3",
     "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "15s",
 }
 
 
@@ -46,10 +45,9 @@ def make_engine(url: str, application_name: str = "coordinator-node") -> Engine:
         max_overflow=5,
         json_deserializer=parse_json,
         connect_args={
-            "connect_timeout": CONNECT_SECONDS,
             "application_name": application_name,
             "options": options,
-            **KEEPALIVES,
+            **CLIENT_OPTIONS,
         },
     )
 

@@ -10,6 +10,7 @@ from psycopg import sql
 from sqlalchemy import Engine, text
 from sqlmodel import Session
 
+from coordinator_node.runtime.connections import CLIENT_OPTIONS
 from coordinator_node.runtime.logging import get_logger
 
 log = get_logger(__name__)
@@ -30,8 +31,10 @@ def notify(session: Session, channel: str) -> None:
 
 
 def libpq_url(engine: Engine) -> str:
-    """The engine's address without SQLAlchemy's driver name."""
-    return engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    """The engine's address as psycopg takes it, for a connection of one's own that notices a cut as the pool's do."""
+    url = engine.url.set(drivername="postgresql")
+    url = url.update_query_dict({name: str(value) for name, value in CLIENT_OPTIONS.items()})
+    return url.render_as_string(hide_password=False)
 
 
 async def listen(engine: Engine, channels: tuple[str, ...], wake: asyncio.Event) -> None:
