@@ -44,6 +44,10 @@ class ComputedFeed(DataFeed):
     def __init__(self, clock: Callable[[], datetime] = utc_now) -> None:
         self._clock = clock
 
+    def follow(self, clock: Callable[[], datetime]) -> None:
+        """Take the present from another clock from now on, such as that of the worker that listens."""
+        self._clock = clock
+
     @abstractmethod
     async def list_subjects(self) -> Sequence[SubjectDescriptor]:
         """As DataFeed says."""

@@ -32,6 +32,7 @@ _BEAT = text(
         beat_at = excluded.beat_at, last_pass_at = excluded.last_pass_at, last_pass_jsonb = excluded.last_pass_jsonb,
         last_error = excluded.last_error, last_error_at = excluded.last_error_at,
         metrics_jsonb = excluded.metrics_jsonb
+    RETURNING beat_at
     """
 )
 _FORGET_OLD = text(
@@ -68,11 +69,11 @@ class Heartbeat:
         if not outcome.idle or self._last_pass is None:
             self._last_pass = dict(outcome.counts)
 
-    def beat(self) -> None:
-        """Write the row, and drop those of this role that have been silent for an hour."""
+    def beat(self) -> datetime:
+        """Write the row, and drop those of this role that have been silent for an hour; returns the database's time."""
         with self._engine.begin() as connection:
             connection.execute(_FORGET_OLD, {"role": self._role})
-            connection.execute(
+            beaten = connection.execute(
                 _BEAT,
                 {
                     "worker_id": self.worker_id,
@@ -87,6 +88,8 @@ class Heartbeat:
                     "metrics": json.dumps(samples()) if self.carries_metrics else None,
                 },
             )
+            beat_at: datetime = beaten.scalar_one()
+        return beat_at
 
     def remove(self) -> None:
         """Delete the row: the worker has ended as it should."""

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime
 from typing import Any
 from wsgiref.simple_server import WSGIServer
 
@@ -17,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from coordinator_node.config.settings import Settings, load_settings
 from coordinator_node.entities.errors import ConfigurationError
-from coordinator_node.entities.times import utc_now
+from coordinator_node.runtime.clock import WorkerClock
 from coordinator_node.runtime.heartbeat import BEAT_SECONDS, Heartbeat
 from coordinator_node.runtime.leases import RENEW_SECONDS, Lease, LeaseGroup
 from coordinator_node.runtime.logging import configure_logging, get_logger
@@ -34,11 +33,11 @@ DRAIN_SECONDS = 9.0
 class Worker:
     """What a worker's body works with. `stop` is set when it shall end, `wake` when there may be work."""
 
-    def __init__(self, role: str, settings: Settings, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, role: str, settings: Settings, engine: Engine) -> None:
         self.role = role
         self.settings = settings
         self.engine = engine
-        self.clock = clock
+        self.clock = WorkerClock()
         self.heartbeat = Heartbeat(engine, role)
         self.stop = asyncio.Event()
         self.wake = asyncio.Event()
@@ -144,8 +143,9 @@ class Worker:
 
     async def _beat(self) -> None:
         while True:
+            asked_at = self.clock()
             with contextlib.suppress(DBAPIError):
-                await asyncio.to_thread(self.heartbeat.beat)
+                self.clock.compare(asked_at, await asyncio.to_thread(self.heartbeat.beat))
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _wait_for_database(self) -> None:
@@ -163,8 +163,10 @@ class Worker:
             await wait_for(self.stop, pause(min(failures, 3)))
 
     def _look_at_database(self) -> None:
+        asked_at = self.clock()
         with self.engine.connect() as connection:
             connection.execute(text("SELECT 1 FROM worker_heartbeats, leases LIMIT 1"))
+            self.clock.compare(asked_at, connection.execute(text("SELECT clock_timestamp()")).scalar_one())
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()

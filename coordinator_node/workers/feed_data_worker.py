@@ -13,6 +13,7 @@ from coordinator_node.config.settings import Settings
 from coordinator_node.db.engine import engine_from
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.feeds import create_default_registry
+from coordinator_node.feeds.computed import ComputedFeed
 from coordinator_node.feeds.errors import FeedError
 from coordinator_node.runtime.worker import Worker, run_worker
 from coordinator_node.services.backfill import jobs, runner
@@ -33,6 +34,8 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
     engine = engine_from(settings, "feed-worker")
 
     async def body(worker: Worker) -> None:
+        if isinstance(feed, ComputedFeed):
+            feed.follow(worker.clock)
         lease = worker.lease(lease_name(settings))
         service = FeedService(
             engine, feed, settings, lease, worker.clock, worker.wake.set, worker.background, worker.stop
