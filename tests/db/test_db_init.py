@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from db_cases import fetch, fill_predecessor, make_predecessor, schema_facts
+from db_cases import fetch, fill_predecessor, make_predecessor, schema_facts, wait_until, waiting_for_locks
 from sqlalchemy import Engine, text
 
 from coordinator_node import config_loader
+from coordinator_node.db.advisory import AdvisoryLock, take
 from coordinator_node.db.init_db import main, migrate, reset_db
+from coordinator_node.db.migrations import head_revision
 
 Connect = Callable[[str], Engine]
 ACTIVE = "SELECT id, active FROM scheduled_prediction_configs ORDER BY id"
@@ -44,6 +46,31 @@ def test_the_command_migrates_and_loads_the_schedules(
     assert "made" in done.stdout
     assert "1 active schedule(s)" in done.stdout
     assert fetch(connect(empty_database_url), ACTIVE) == [("BTC-60-every-15s-horizon-60s", True)]
+
+
+def test_of_several_containers_that_start_at_once_one_migrates_and_all_are_content(
+    empty_database_url: str, connect: Connect, tmp_path: Path
+) -> None:
+    engine = connect(empty_database_url)
+    make_predecessor(engine, naive=True)
+    fill_predecessor(engine)
+    command = [str(Path(sys.executable).parent / "coordinator-node"), "migrate"]
+    environment = os.environ | {"DATABASE_URL": empty_database_url}
+    with engine.begin() as connection:
+        # Held until all of them stand at the lock, so that they do race.
+        take(connection, AdvisoryLock.MIGRATE)
+        started = [
+            subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for _ in range(3)
+        ]
+        wait_until(lambda: waiting_for_locks(engine) == len(started), seconds=60)
+    done = [(process.communicate(timeout=60), process.returncode) for process in started]
+    assert [(code, errors) for (_, errors), code in done] == [(0, b"")] * len(started)
+    assert sorted(b"adopted" in output for (output, _), _ in done) == [False, False, True]
+    assert fetch(engine, "SELECT version_num FROM alembic_version") == [(head_revision(),)]
+    # Adopting divides by 1,000; twice would divide by a million.
+    assert set(fetch(engine, "SELECT exec_time_ms FROM predictions")) == {(12.345,)}
+    assert fetch(engine, ACTIVE) == [("old-config", True)]
 
 
 def test_running_it_again_changes_nothing(
