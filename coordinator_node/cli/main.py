@@ -101,6 +101,30 @@ def migrate(
 
 
 @app.command()
+def backup(file: Annotated[Path, typer.Argument(help="Where the dump goes; must not be there yet.")]) -> None:
+    """Write the whole database into FILE, by pg_dump, and into FILE.json what restore checks it by.
+
+    Workers may run meanwhile: the dump is of one moment.
+    """
+    from coordinator_node.cli.backup import run_backup
+
+    raise typer.Exit(run_backup(file))
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What backup wrote, with its .json beside it.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace what the database and the dump both hold; end the workers first.")
+    ] = False,
+) -> None:
+    """Restore a backup into an empty database, all of it or nothing, and check it: rows, chains, sequences."""
+    from coordinator_node.cli.backup import run_restore
+
+    raise typer.Exit(run_restore(file, replace=replace))
+
+
+@app.command()
 def backfill(
     start: Annotated[datetime, typer.Option("--from", parser=_moment, metavar="TIME", help="First moment to fetch.")],
     end: Annotated[

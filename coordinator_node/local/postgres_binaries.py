@@ -32,15 +32,28 @@ def binaries_for(data_dir: Path, user: str | None) -> Path:
     return copy
 
 
-def _of_version(version: str | None) -> Path:
+def wheel_programs() -> Path | None:
+    """The folder of the programs of the newest version that the wheel brings; None where it is not installed."""
+    versions = _versions()
+    return versions[max(versions, key=int)] if versions else None
+
+
+def _versions() -> dict[str, Path]:
+    """The programs' folder by major version; empty where the wheel is not installed."""
     spec = importlib.util.find_spec(WHEEL)
     if spec is None or spec.origin is None:
+        return {}
+    wheel = Path(spec.origin).parent
+    return {path.name.removeprefix("pginstall"): path / "bin" for path in wheel.glob("pginstall[0-9]*")}
+
+
+def _of_version(version: str | None) -> Path:
+    versions = _versions()
+    if importlib.util.find_spec(WHEEL) is None:
         raise EmbeddedPostgresError(
             "the embedded Postgres is not installed: run pip install 'coordinator-node[local]', "
             "or use a Postgres of your own and set POSTGRES_HOST"
         )
-    wheel = Path(spec.origin).parent
-    versions = {path.name.removeprefix("pginstall"): path / "bin" for path in wheel.glob("pginstall[0-9]*")}
     wanted = version or max(versions, key=int, default="")
     if wanted not in versions:
         raise EmbeddedPostgresError(

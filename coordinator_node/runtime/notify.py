@@ -7,6 +7,7 @@ import contextlib
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine, text
 from sqlmodel import Session
 
@@ -31,10 +32,13 @@ def notify(session: Session, channel: str) -> None:
 
 
 def libpq_url(engine: Engine) -> str:
-    """The engine's address as psycopg takes it, for a connection of one's own that notices a cut as the pool's do."""
-    url = engine.url.set(drivername="postgresql")
-    url = url.update_query_dict({name: str(value) for name, value in CLIENT_OPTIONS.items()})
-    return url.render_as_string(hide_password=False)
+    """The engine's address as libpq takes it, for a connection of one's own that notices a cut as the pool's do.
+
+    What SQLAlchemy writes itself, libpq refuses where a space is in it.
+    """
+    _, parameters = engine.dialect.create_connect_args(engine.url)
+    parameters.pop("context", None)  # the driver's, of how values are converted
+    return make_conninfo("", **{**CLIENT_OPTIONS, **parameters})
 
 
 async def listen(engine: Engine, channels: tuple[str, ...], wake: asyncio.Event) -> None:
