@@ -28,6 +28,7 @@ from coordinator_node.api.routes import BUILT_IN, TOURNAMENT
 from coordinator_node.api.routes.backfill import PARQUET
 from coordinator_node.api.security_headers import SecurityHeadersMiddleware
 from coordinator_node.api.sessions import DatabaseProbe, ReportDatabase
+from coordinator_node.api.spellings import SpellingMiddleware
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.times import utc_now
@@ -49,6 +50,8 @@ def create_app(
     app = FastAPI(
         title=f"Report API of {settings.crunch_id}",
         version=version("coordinator-node"),
+        # A redirect would lose a key that stands in the address; SpellingMiddleware asks again instead.
+        redirect_slashes=False,
         responses={
             401: {"model": Problem, "description": "No key, or a wrong one."},
             403: {"model": Problem, "description": "Writing is closed: no API_KEY is set on the mainnet."},
@@ -91,6 +94,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         # One is compressed already, the other must not wait until there is enough to compress.
         exclude_content_types=(PARQUET, "text/event-stream"),
     )
+    app.add_middleware(SpellingMiddleware)
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(AuthMiddleware, door=door)
     if settings.request_rate is not None:

@@ -159,9 +159,13 @@ def test_a_connection_that_is_kept_alive_serves_more_than_one_request(server: Ru
     kept.close()
 
 
-def test_a_redirect_does_not_repeat_the_key(engine: Engine) -> None:
-    app = report_app(engine, API_KEY=KEY)
+def test_a_slash_too_many_is_answered_where_it_is_so_that_no_redirect_loses_the_key(engine: Engine) -> None:
     secret = KEY.replace(" ", "%20")
-    with running(app) as server:
-        _, headers, _ = server.request("GET", f"/reports/predictions/?limit=5&api_key={secret}&x=%2B")
-    assert headers["location"].endswith("/reports/predictions?limit=5&x=%2B")
+    with running(report_app(engine, API_KEY=KEY, API_READ_AUTH="true")) as server:
+        for path in ("/reports/predictions/", "/reports/predictions//"):
+            assert server.request("GET", f"{path}?limit=5")[0] == 401
+            status, headers, body = server.request("GET", f"{path}?limit=5&api_key={secret}&x=%2B")
+            assert (status, body) == (200, b"[]")
+            assert "location" not in headers
+        for nowhere in ("/", "//", "/nowhere/", "/nowhere"):
+            assert server.request("GET", nowhere, {"X-API-Key": KEY})[0] == 404
