@@ -40,9 +40,14 @@ EXPOSED = ("ETag", "Link", "Retry-After", "WWW-Authenticate", "X-Next-Cursor")
 
 
 def create_app(
-    settings: Settings, engine: Engine, config: CrunchConfig, clock: Callable[[], datetime] = utc_now
+    settings: Settings,
+    engine: Engine,
+    config: CrunchConfig,
+    clock: Callable[[], datetime] = utc_now,
+    *,
+    replica: Engine | None = None,
 ) -> FastAPI:
-    """The report API of one competition.
+    """The report API of one competition; reports are read from `replica` where there is one.
 
     Raises:
         ConfigurationError: an operator's own router cannot be imported or mounted; the message names it.
@@ -61,17 +66,17 @@ def create_app(
             503: {"model": Problem, "description": "The database does not answer, or not in time."},
         },
     )
-    health = HealthProbe(engine, clock)
+    health = HealthProbe(engine, clock, replica)
     judge = HealthJudge(settings, config, health.head)
     app.state.context = ReportContext(
         settings,
         config,
-        ReportDatabase(engine),
+        ReportDatabase(engine, replica),
         DatabaseProbe(engine),
         clock,
         health,
         judge,
-        LiveHub(engine, judge, clock),
+        LiveHub(engine, judge, clock, replica),
     )
     app.state.door = Door(settings)
     for router in BUILT_IN + TOURNAMENT if is_tournament(config) else BUILT_IN:

@@ -21,6 +21,9 @@ log = get_logger(__name__)
 # Postgres's code for a statement that was cancelled, by its timeout or because the API ends.
 QUERY_CANCELED = "57014"
 
+# Postgres's code for a query on a replica that held up what came from the primary.
+SERIALIZATION_FAILURE = "40001"
+
 
 def install_error_answers(app: FastAPI) -> None:
     """Answer every error of the application in one form."""
@@ -76,6 +79,8 @@ async def _database_failed(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": "the database does not answer; try again"}, 503)
     if sqlstate(error) == QUERY_CANCELED:
         return JSONResponse({"detail": f"this took longer than {STATEMENT_SECONDS} s: ask for a shorter range"}, 503)
+    if sqlstate(error) == SERIALIZATION_FAILURE:
+        return JSONResponse({"detail": "the read replica changed what was being read; try again"}, 503)
     log.error("the database refused a statement", path=request.scope["path"], reason=one_line(error))
     return JSONResponse({"detail": "internal error; the log says more"}, 500)
 

@@ -62,8 +62,11 @@ class Mailbox:
 class LiveHub:
     """Listens while there are clients, and gives each the events since it came, after the present state."""
 
-    def __init__(self, engine: Engine, judge: HealthJudge, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, engine: Engine, judge: HealthJudge, clock: Callable[[], datetime], replica: Engine | None = None
+    ) -> None:
         self._url = libpq_url(engine)
+        self._replica_url = None if replica is None else libpq_url(replica)
         self._judge = judge
         self._clock = clock
         self._mailboxes: set[Mailbox] = set()
@@ -121,18 +124,32 @@ class LiveHub:
     async def _listen(self) -> None:
         while True:
             try:
-                async with await psycopg.AsyncConnection.connect(
-                    self._url, autocommit=True, application_name=APPLICATION
-                ) as connection:
+                async with (
+                    await psycopg.AsyncConnection.connect(
+                        self._url, autocommit=True, application_name=APPLICATION
+                    ) as connection,
+                    self._looking_with(connection) as looking,
+                ):
                     for channel in (SNAPSHOTS, CHECKPOINTS):
                         await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
                     while True:
-                        self._tell(await self._look(connection))
+                        self._tell(await self._look(looking))
                         async for _ in connection.notifies(timeout=POLL_SECONDS, stop_after=1):
                             pass
             except (psycopg.Error, OSError) as error:
                 log.warning("live events wait for the database", reason=type(error).__name__)
             await asyncio.sleep(RECONNECT_SECONDS)
+
+    @contextlib.asynccontextmanager
+    async def _looking_with(self, connection: psycopg.AsyncConnection) -> AsyncIterator[psycopg.AsyncConnection]:
+        """The connection to look by: to the replica, which takes no LISTEN, so that what is told can be read there."""
+        if self._replica_url is None:
+            yield connection
+            return
+        async with await psycopg.AsyncConnection.connect(
+            self._replica_url, autocommit=True, application_name=APPLICATION
+        ) as looking:
+            yield looking
 
     async def _look(self, connection: psycopg.AsyncConnection) -> dict[Subject, EventData]:
         now = self._clock()

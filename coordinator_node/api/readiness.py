@@ -9,10 +9,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
-from coordinator_node.db.reports.health import Facts, FeedFact, WorkerFact
+from coordinator_node.db.reports.health import Facts, FeedFact, ReplicaFact, WorkerFact
 from coordinator_node.entities.granularity import GRANULARITY_SECONDS
 from coordinator_node.runtime.heartbeat import ALIVE_SECONDS
-from coordinator_node.schemas.report.health import Backlog, FeedHealth, Readiness, WorkerHealth
+from coordinator_node.schemas.report.health import Backlog, FeedHealth, Readiness, ReplicaHealth, WorkerHealth
 from coordinator_node.services.tournament_predict import is_tournament
 
 FEED_LATE_SECONDS = 60.0
@@ -20,6 +20,9 @@ FEED_LATE_SECONDS = 60.0
 
 BACKLOG_LATE_SECONDS = 300.0
 """How long a due prediction may wait for its score before that is said."""
+
+REPLICA_LATE_SECONDS = 30.0
+"""How far the read replica may be behind before that is said."""
 
 OPEN = "API_KEY is not set: everybody who reaches the API may read{and_write}"
 
@@ -46,6 +49,7 @@ class HealthJudge:
                 "reasons": reasons,
                 "warnings": self.warnings(),
                 "database": "down" if facts is None else "up",
+                "replica": _replica(facts),
                 "schema_revision": facts and facts.revision,
                 "schema_head": self._head,
                 "workers": [_worker(worker) for worker in facts.workers] if facts else [],
@@ -66,6 +70,7 @@ class HealthJudge:
         yield _gauge("coordinator_api_key_set", "Whether API_KEY is set.", not self.warnings())
         if facts is None:
             return
+        yield from _replica_metrics(facts)
         current = facts.revision == self._head
         yield _gauge("coordinator_schema_current", "Whether the schema is at this version's revision.", current)
         if current:
@@ -114,6 +119,18 @@ class HealthJudge:
                 f"the schema is at revision {facts.revision} and this version needs {self._head}:"
                 " run `coordinator-node migrate` of the newest version"
             )
+        return self._blocking_replica(facts.replica)
+
+    def _blocking_replica(self, replica: ReplicaFact | None) -> str | None:
+        if replica is None:
+            return None
+        if not replica.answers:
+            return "the read replica (DATABASE_READ_URL), which reports are read from, does not answer"
+        if replica.revision != self._head:
+            return (
+                f"the read replica (DATABASE_READ_URL) is at revision {replica.revision or 'none'} and the database at"
+                f" {self._head}: it lags behind, or is no replica of it"
+            )
         return None
 
     def _reasons(self, facts: Facts, now: datetime) -> list[str]:
@@ -121,6 +138,8 @@ class HealthJudge:
         reasons = [f"no {role} worker is alive" for role in self._needed_roles if role not in alive]
         if self._needs_feed:
             reasons += self._feed_reasons(facts, now)
+        if (lag := facts.replica_lag_seconds or 0.0) > REPLICA_LATE_SECONDS:
+            reasons.append(f"the read replica is {lag:.0f} s behind the database, and so are reports")
         waited = _backlog(facts, now)
         if waited.oldest_due_seconds > BACKLOG_LATE_SECONDS:
             reasons.append(
@@ -173,6 +192,22 @@ def _worker(worker: WorkerFact) -> WorkerHealth:
         last_pass=worker.last_pass,
         last_error_at=worker.last_error_at,
     )
+
+
+def _replica(facts: Facts | None) -> ReplicaHealth | None:
+    if facts is None or facts.replica is None:
+        return None
+    answers = facts.replica.answers
+    return ReplicaHealth(status="up" if answers else "down", lag_seconds=facts.replica_lag_seconds)
+
+
+def _replica_metrics(facts: Facts) -> Iterator[Metric]:
+    if facts.replica is None:
+        return
+    yield _gauge("coordinator_replica_up", "Whether the read replica answers.", facts.replica.answers)
+    if (lag := facts.replica_lag_seconds) is not None:
+        name, text = "coordinator_replica_lag_seconds", "How far the read replica is behind the database."
+        yield GaugeMetricFamily(name, text, value=lag)
 
 
 def _backlog(facts: Facts | None, now: datetime) -> Backlog:

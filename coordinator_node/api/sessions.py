@@ -31,18 +31,27 @@ _MILLISECONDS = {"ms": str(STATEMENT_SECONDS * 1000)}
 
 
 class ReportDatabase:
-    """Connections for requests. No statement of theirs runs longer than STATEMENT_SECONDS."""
+    """Connections for requests. No statement of theirs runs longer than STATEMENT_SECONDS.
 
-    def __init__(self, engine: Engine) -> None:
+    With a read replica (DATABASE_READ_URL) reports come from there, and may be as old as it lags behind.
+    """
+
+    def __init__(self, engine: Engine, replica: Engine | None = None) -> None:
         self._engine = engine
+        self._reports = replica or engine
         self._running: set[psycopg.Connection] = set()
         self._lock = threading.Lock()
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A read-only transaction; to be left before the answer is sent, so that a slow client holds no connection."""
-        with self._engine.connect() as connection, self._noted(connection):
-            connection.execute(_READ_ONLY, _MILLISECONDS)
+        with self._reading(self._reports) as connection:
+            yield connection
+
+    @contextmanager
+    def reading_own_writes(self) -> Iterator[Connection]:
+        """As `reading`, and sees what the API has just written, for whoever asks what became of it."""
+        with self._reading(self._engine) as connection:
             yield connection
 
     @contextmanager
@@ -58,6 +67,12 @@ class ReportDatabase:
             running = list(self._running)
         for driver in running:
             driver.cancel_safe(timeout=1)
+
+    @contextmanager
+    def _reading(self, engine: Engine) -> Iterator[Connection]:
+        with engine.connect() as connection, self._noted(connection):
+            connection.execute(_READ_ONLY, _MILLISECONDS)
+            yield connection
 
     @contextmanager
     def _noted(self, connection: Connection) -> Iterator[None]:

@@ -217,6 +217,12 @@ class Settings(BaseSettings):
         return f"postgresql+psycopg://{user}@{self.postgres_host}:{self.postgres_port}/{name}"
 
     @property
+    def sqlalchemy_read_url(self) -> str | None:
+        """The read replica, in the same form; None where there is none."""
+        given = self.database_read_url.get_secret_value()
+        return with_driver(given) if given else None
+
+    @property
     def request_rate(self) -> tuple[int, float] | None:
         """How many requests one client may make in how many seconds; None without a limit."""
         found = _RATE.fullmatch(self.api_rate_limit)

@@ -57,6 +57,12 @@ def engine_from(settings: Settings, application_name: str = "coordinator-node") 
     return make_engine(settings.sqlalchemy_url, application_name)
 
 
+def replica_from(settings: Settings, application_name: str = "coordinator-node") -> Engine | None:
+    """The engine of the settings' read replica; None where they name none."""
+    url = settings.sqlalchemy_read_url
+    return make_engine(url, application_name) if url else None
+
+
 @contextmanager
 def transaction(engine: Engine, *fences: Fence) -> Iterator[Session]:
     """One unit of work: commits at the end if every fence holds, rolls back on any error."""

@@ -13,7 +13,7 @@ from coordinator_node.api.app import create_app
 from coordinator_node.api.server import listen_on, serve
 from coordinator_node.config.settings import Settings
 from coordinator_node.config_loader import load_config
-from coordinator_node.db.engine import engine_from
+from coordinator_node.db.engine import engine_from, replica_from
 from coordinator_node.runtime.worker import Worker, run_worker
 from coordinator_node.services.checks.findings import warn_of
 from coordinator_node.services.checks.variables import unknown_variables
@@ -23,11 +23,16 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
     """The worker's engine and body; the port is taken here, so that a taken one is said before anything starts."""
     warn_of(unknown_variables(os.environ))
     engine = engine_from(settings, "report-worker")
-    app = create_app(settings, engine, load_config())
+    replica = replica_from(settings, "report-worker")
+    app = create_app(settings, engine, load_config(), replica=replica)
     listener = listen_on(settings.report_api_host, settings.report_api_port)
 
     async def body(worker: Worker) -> None:
-        await serve(app, listener, worker.stop)
+        try:
+            await serve(app, listener, worker.stop)
+        finally:
+            if replica is not None:
+                replica.dispose()
 
     return engine, body
 

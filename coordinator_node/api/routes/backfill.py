@@ -75,7 +75,7 @@ def backfill_jobs(
 ) -> list[BackfillJob]:
     """Jobs, newest first."""
     after = pages.after(JobPlace)
-    with context.database.reading() as connection:
+    with context.database.reading_own_writes() as connection:
         found = newest_jobs(connection, status=status, limit=limit + 1, after=after)
     return [_job(row) for row in pages.page(found, limit, JobPlace.of)]
 
@@ -83,7 +83,7 @@ def backfill_jobs(
 @router.get("/reports/backfill/jobs/{job_id}", dependencies=[ADMIN], responses=UNKNOWN_JOB)
 def backfill_job(context: Context, job_id: Text) -> BackfillJob:
     """One job and how far it has come."""
-    with context.database.reading() as connection:
+    with context.database.reading_own_writes() as connection:
         row = job_by_id(connection, job_id)
     if row is None:
         raise not_found(f"backfill job {job_id}")

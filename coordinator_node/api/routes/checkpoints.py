@@ -53,7 +53,7 @@ def checkpoints(
 ) -> list[Checkpoint]:
     """Checkpoints, newest first by the end of their period."""
     after = pages.after(CheckpointPlace)
-    with context.database.reading() as connection:
+    with context.database.reading_own_writes() as connection:
         found = newest_checkpoints(connection, status=status, limit=limit + 1, after=after)
     return [_checkpoint(row) for row in pages.page(found, limit, CheckpointPlace.of)]
 
@@ -121,7 +121,7 @@ def change_status(context: Context, caller: Caller, checkpoint_id: CheckpointId,
 
 
 def _latest(context: ReportContext) -> Record:
-    with context.database.reading() as connection:
+    with context.database.reading_own_writes() as connection:
         rows = newest_checkpoints(connection)
     if not rows:
         raise not_found("checkpoint yet")
@@ -129,7 +129,7 @@ def _latest(context: ReportContext) -> Record:
 
 
 def _by_id(context: ReportContext, checkpoint_id: str) -> Record:
-    with context.database.reading() as connection:
+    with context.database.reading_own_writes() as connection:
         row = checkpoint_by_id(connection, checkpoint_id)
     if row is None:
         raise UnknownCheckpointError(checkpoint_id)

@@ -63,7 +63,7 @@ def score(context: Context, round_id: RoundId, body: Body) -> Round:
 @router.get("/{round_id}/status", responses=UNKNOWN)
 def status(context: Context, round_id: RoundId) -> Round:
     """How far a round has come."""
-    with context.database.reading() as connection:
+    with context.database.reading_own_writes() as connection:
         return Round(**round_status(connection, round_id))
 
 

@@ -19,6 +19,8 @@ MOST_FEEDS = 1000
 
 _HAS_REVISION = "SELECT to_regclass('alembic_version') IS NOT NULL AS found"
 _REVISION = "SELECT max(version_num) AS revision FROM alembic_version"
+_HAS_HEARTBEATS = "SELECT to_regclass('worker_heartbeats') IS NOT NULL AS found"
+_NEWEST_BEAT = "SELECT max(beat_at) AS beat_at FROM worker_heartbeats"
 _WORKERS = """
     SELECT worker_id, role, started_at, beat_at, last_pass_at, last_pass_jsonb AS last_pass, last_error_at,
            metrics_jsonb AS metrics, extract(epoch FROM clock_timestamp() - beat_at)::float8 AS beat_age_seconds
@@ -86,8 +88,20 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class ReplicaFact:
+    """The read replica: its schema, and the newest heartbeat that has come to it; None where it has none of either."""
+
+    answers: bool
+    revision: str | None = None
+    newest_beat: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Facts:
-    """What the database says. Of a schema that is not this version's only the revision is read; None is no schema."""
+    """What the database says. Of a schema that is not this version's only the revision is read; None is no schema.
+
+    `replica` is None where none is set.
+    """
 
     revision: str | None
     workers: list[WorkerFact] = field(default_factory=list)
@@ -95,6 +109,15 @@ class Facts:
     waiting: list[Waiting] = field(default_factory=list)
     leaderboard_at: datetime | None = None
     checkpoint_end: datetime | None = None
+    replica: ReplicaFact | None = None
+
+    @property
+    def replica_lag_seconds(self) -> float | None:
+        """How far the replica is behind, by the heartbeats that both have, which are seconds apart; None: unknown."""
+        newest = max((worker.beat_at for worker in self.workers), default=None)
+        if newest is None or self.replica is None or self.replica.newest_beat is None:
+            return None
+        return max((newest - self.replica.newest_beat).total_seconds(), 0.0)
 
 
 async def read_facts(connection: psycopg.AsyncConnection, head: str, now: datetime) -> Facts:
@@ -113,6 +136,14 @@ async def read_facts(connection: psycopg.AsyncConnection, head: str, now: dateti
         [Waiting(**row) for row in waiting],
         **newest,
     )
+
+
+async def read_replica(connection: psycopg.AsyncConnection) -> ReplicaFact:
+    """How far a read replica has come."""
+    revision = await _revision(connection)
+    if revision is None or not (await _rows(connection, _HAS_HEARTBEATS))[0]["found"]:
+        return ReplicaFact(True, revision)
+    return ReplicaFact(True, revision, (await _rows(connection, _NEWEST_BEAT))[0]["beat_at"])
 
 
 async def _revision(connection: psycopg.AsyncConnection) -> str | None:

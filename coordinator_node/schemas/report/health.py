@@ -14,6 +14,7 @@ READINESS_EXAMPLE: JsonObject = {
     "reasons": ["no score worker is alive"],
     "warnings": ["API_KEY is not set: everybody who reaches the API may read and write"],
     "database": "up",
+    "replica": None,
     "schema_revision": "0012",
     "schema_head": "0012",
     "workers": [
@@ -68,6 +69,15 @@ class FeedHealth(BaseModel):
     late: bool | None = Field(description="Whether it is too old; null for a feed that the settings do not name.")
 
 
+class ReplicaHealth(BaseModel):
+    """The read replica that reports are read from."""
+
+    status: Literal["up", "down"]
+    lag_seconds: float | None = Field(
+        description="How far it is behind the database, to about 2 s, by the workers' heartbeats; null where unknown."
+    )
+
+
 class Backlog(BaseModel):
     """Predictions whose outcome is due and that nobody has scored yet."""
 
@@ -87,6 +97,7 @@ class Readiness(BaseModel):
     reasons: list[str] = Field(description="What keeps the status from being ready, one sentence each.")
     warnings: list[str] = Field(description="What works and should not be left so.")
     database: Literal["up", "down"]
+    replica: ReplicaHealth | None = Field(description="Null where DATABASE_READ_URL is not set.")
     schema_revision: str | None = Field(description="The database's; null where it has no schema, or does not answer.")
     schema_head: str = Field(description="The revision that this version needs.")
     workers: list[WorkerHealth] = Field(description="By role.")
