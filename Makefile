@@ -28,6 +28,9 @@ lint: setup ## check style, types and layers
 bench-feed: setup ## records stored a second, beside a plain COPY
 	@$(BIN)/python tests/benchmarks/bench_feed.py $(ARGS)
 
+bench-retention: setup ## what it costs to store and to forget records beside 5,000,000 others, by row and by partition
+	@$(BIN)/python tests/benchmarks/bench_retention.py $(ARGS)
+
 bench-predict: setup ## slots kept and CPU with 200 models, beside bare gRPC calls; ARGS="--hanging-pairs 10" for one that hangs
 	@$(BIN)/python tests/benchmarks/bench_predict.py $(ARGS)
 
@@ -53,4 +56,4 @@ lock: setup ## write requirements.lock anew from pyproject.toml
 clean: ## remove environments, caches and local runs
 	@rm -rf .venv .uv .coordinator dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo test lint bench-feed bench-predict bench-score bench-api fuzz-api bench-backtest format lock clean
+.PHONY: help setup demo test lint bench-feed bench-retention bench-predict bench-score bench-api fuzz-api bench-backtest format lock clean
