@@ -8,11 +8,11 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import builders
 import pytest
 from builders import at, one, rows
-from conftest import Databases
 from db_cases import fill_predecessor, make_predecessor
 from evidence_cases import Competition
 from invariants import broken_log_rules
@@ -29,6 +29,11 @@ from coordinator_node.runtime.heartbeat import Heartbeat
 from coordinator_node.services.checkpoint import CheckpointStage
 from coordinator_node.services.score import ScoreStage
 from coordinator_node.services.snapshot import SnapshotStage
+
+if TYPE_CHECKING:
+    from conftest import (
+        Databases,  # several folders have a module of this name, so that only pytest finds the right one
+    )
 
 Connect = Callable[[str], Engine]
 Command = Callable[..., tuple[int, str, str]]
