@@ -47,6 +47,9 @@ fuzz-api: setup ## ask the API 2,000 made-up questions by its OpenAPI page
 bench-backtest: setup ## bars a second of a backtest of 30 days, and the share of the model's own code
 	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_backtest.py $(ARGS)
 
+verify-packs: setup ## play every pack from the built wheel, outside the checkout; ARGS="trading" for one; minutes
+	@$(BIN)/python scripts/verify_packs.py $(ARGS)
+
 format: setup ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
@@ -56,4 +59,4 @@ lock: setup ## write requirements.lock anew from pyproject.toml
 clean: ## remove environments, caches and local runs
 	@rm -rf .venv .uv .coordinator dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo test lint bench-feed bench-retention bench-predict bench-score bench-api fuzz-api bench-backtest format lock clean
+.PHONY: help setup demo test lint bench-feed bench-retention bench-predict bench-score bench-api fuzz-api bench-backtest verify-packs format lock clean
