@@ -21,6 +21,7 @@ from coordinator_node.services.ranking import Ranking, RankingError, Standing
 from coordinator_node.services.snapshot.ensemble_weights import enabled_ensembles
 from coordinator_node.services.snapshot.summary import aggregated, aggregator_of
 from coordinator_node.services.tournament_predict import is_tournament
+from coordinator_node.services.window_sums import hours_before
 
 AGGREGATION, METRICS, ENSEMBLES, EMISSION = "aggregation", "metrics", "ensembles", "emission"
 MODELS = ("model-1", "model-2", "model-3")
@@ -105,17 +106,17 @@ def check_metrics(competition: Competition) -> list[Finding]:
             remedy = did_you_mean(name, registry.available()) or "register it: get_default_registry().register(name, f)"
             found += failed(METRICS, f"there is no metric {name!r}", remedy)
         elif not registry.is_table_measure(name):
-            found += _own_metric(name, function, rows)
+            found += _own_metric(name, function, config, rows)
     return found or fine(METRICS, ", ".join(config.metrics) or "none")
 
 
-def _own_metric(name: str, function: Any, rows: Rows) -> list[Finding]:
+def _own_metric(name: str, function: Any, config: CrunchConfig, rows: Rows) -> list[Finding]:
     fault = call_fault(function, "predictions", "scores", "context")
     if fault:
         return failed(METRICS, f"metric {name!r}: {fault}")
     for model_id, (predictions, scores) in rows.items():
         try:
-            value = function(predictions, scores, _context(model_id, rows))
+            value = function(predictions, scores, _context(config, model_id, rows))
         except RAISED_BY_CALLABLES as error:  # an operator's callable may raise anything
             return failed(METRICS, f"metric {name!r} raised {reason_and_place_of(error)}", "it would always be null")
         if value is not None and as_number(value) is None:
@@ -129,15 +130,21 @@ def _computed_by_operator(config: CrunchConfig, rows: Rows) -> list[Finding]:
         return failed(METRICS, f"compute_metrics {fault}")
     for model_id, (predictions, scores) in rows.items():
         try:
-            dict(config.compute_metrics(list(config.metrics), predictions, scores, _context(model_id, rows)))
+            dict(config.compute_metrics(list(config.metrics), predictions, scores, _context(config, model_id, rows)))
         except RAISED_BY_CALLABLES as error:  # an operator's callable may raise anything
             return failed(METRICS, f"compute_metrics failed: {reason_and_place_of(error)}", "metrics would be null")
     return fine(METRICS, "computed by compute_metrics")
 
 
-def _context(model_id: str, rows: Rows) -> MetricsContext:
-    predictions = {other: own for other, (own, _) in rows.items()}
-    return MetricsContext(model_id=model_id, all_model_predictions=predictions)
+def _context(config: CrunchConfig, model_id: str, rows: Rows) -> MetricsContext:
+    """As a score cycle gives it: its window ends now, and holds all that the models said."""
+    until = utc_now()
+    return MetricsContext(
+        model_id=model_id,
+        window_start=hours_before(until, config.metrics_window_hours),
+        window_end=until,
+        all_model_predictions={other: own for other, (own, _) in rows.items()},
+    )
 
 
 def _rows(scored: list[Scored]) -> Rows:
