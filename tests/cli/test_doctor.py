@@ -22,6 +22,7 @@ from coordinator_node.cli.templates import packs
 from coordinator_node.config.settings import variable_names
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.local.demo import WORKSPACE as DEMO
+from coordinator_node.local.workspace import workspace_plan
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +91,32 @@ def test_the_demo_is_without_any_finding(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("FEED_SOURCE", "simulated")
     monkeypatch.setenv("FEED_SUBJECTS", "BTC,ETH,SOL")
     code, document = Workspace(DEMO).look()
+    assert (code, document["verdict"]) == (0, "ok"), document
+
+
+def test_an_older_name_in_the_file_stands_over_the_newer_one_of_the_terminal(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (workspace.node / ".local.env").read_text().replace("FEED_SOURCE=", "FEED_PROVIDER=")
+    (workspace.node / ".local.env").write_text(text)
+    monkeypatch.setenv("FEED_SOURCE", "pyth")
+    assert workspace.found("feed")[:2] == (0, "ok")
+    assert os.environ["FEED_SOURCE"] == "pyth"
+    (workspace.node / "submissions").mkdir()
+    environment = workspace_plan(workspace.node, None, None).environment
+    assert (environment["FEED_PROVIDER"], environment["FEED_SOURCE"]) == ("simulated", None)
+
+
+def test_a_metric_is_given_a_window_that_holds_what_was_said(workspace: Workspace) -> None:
+    workspace.config(
+        "metrics: list[str] = ['doctors_share']",
+        head="from coordinator_node.metrics import get_default_registry\n"
+        "def share(predictions, scores, context):\n"
+        "    said = [p for p in predictions if context.window_start <= p['performed_at'] <= context.window_end]\n"
+        "    return len(predictions) / len(said)\n"
+        "get_default_registry().register('doctors_share', share)",
+    )
+    code, document = workspace.look()
     assert (code, document["verdict"]) == (0, "ok"), document
 
 

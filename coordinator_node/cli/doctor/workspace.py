@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dotenv import dotenv_values
-
 from coordinator_node.config_loader import reset_cache
 from coordinator_node.entities.errors import ConfigurationError
-from coordinator_node.local.workspace import ENV_FILE
+from coordinator_node.local.workspace import ENV_FILE, workspace_variables
 
 SIGNS = ("config", "runtime_definitions", ENV_FILE)
 """What of these a folder holds makes it a workspace."""
@@ -42,12 +40,15 @@ def inside(folder: Path) -> Iterator[None]:
     Modules are found in it and in the PYTHONPATH of its .local.env, whose entries are relative to it. Afterwards all is
     as before, and its modules are forgotten.
     """
-    variables = {name: value for name, value in dotenv_values(folder / ENV_FILE).items() if value is not None}
-    roots = [folder, *_python_path(variables.get("PYTHONPATH", ""), folder)]
+    variables = workspace_variables(folder)
+    roots = [folder, *_python_path(variables.get("PYTHONPATH") or "", folder)]
     present, environment, path, modules = Path.cwd(), dict(os.environ), list(sys.path), set(sys.modules)
     try:
         os.chdir(folder)
-        os.environ.update(variables)
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
         sys.path[:0] = [str(root) for root in roots]
         importlib.invalidate_caches()
         reset_cache()
