@@ -9,8 +9,9 @@ a fifth of the time of the package that it is tested against.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from json.encoder import encode_basestring as quoted
 from typing import Any
 
@@ -20,6 +21,8 @@ SNAPSHOT_VERSION = 1
 """Version of the snapshot document; a new set of fields takes a new number."""
 
 _EXACT_INTEGERS = 2**53
+_UP_TO_MICROSECONDS = len("2026-01-02T03:04:05.000006")
+_FEW_KEYS = 32
 
 
 def time_text(moment: datetime) -> str:
@@ -28,9 +31,11 @@ def time_text(moment: datetime) -> str:
     Raises:
         ValueError: a naive time, because a hash must not depend on a guess.
     """
-    if moment.tzinfo is None:
+    offset = moment.utcoffset()
+    if offset is None:
         raise ValueError(f"time {moment.isoformat()} has no time zone")
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    in_utc = moment.astimezone(UTC) if offset else moment
+    return in_utc.isoformat(timespec="microseconds")[:_UP_TO_MICROSECONDS] + "Z"
 
 
 def number_text(number: float) -> str:
@@ -132,13 +137,23 @@ def canonical_snapshot_hash(snapshot: SnapshotRecord) -> str:
 
 
 def _object(value: Mapping[Any, Any]) -> str:
+    members = _remembered_members(tuple(value)) if len(value) <= _FEW_KEYS else _members(value)
+    return "{" + ",".join([name + canonical_json(value[key]) for key, name in members]) + "}"
+
+
+def _members(keys: Iterable[Any]) -> list[tuple[str, str]]:
+    """An object's keys in their order, each with how its member begins."""
     try:
-        keys = sorted(value)
-        if not "".join(keys).isascii():
-            keys.sort(key=lambda key: key.encode("utf-16-be", "surrogatepass"))  # RFC 8785: by UTF-16 code units
+        ordered = sorted(keys)
+        if not "".join(ordered).isascii():
+            ordered.sort(key=lambda key: key.encode("utf-16-be", "surrogatepass"))  # RFC 8785: by UTF-16 code units
     except TypeError:
         raise ValueError("a key that is not text") from None
-    return "{" + ",".join([f"{quoted(key)}:{canonical_json(value[key])}" for key in keys]) + "}"
+    return [(key, f"{quoted(key)}:") for key in ordered]
+
+
+# The documents of one kind all have the same keys: each is sorted once. Few, so that what is remembered stays small.
+_remembered_members = lru_cache(maxsize=256)(_members)
 
 
 def _of_rarer_type(value: Any) -> str:

@@ -74,8 +74,10 @@ def root_of(hashes: Sequence[bytes]) -> bytes:
     if not hashes:
         return hashlib.sha256().digest()
     row = list(hashes)
+    sha256 = hashlib.sha256
     while len(row) > 1:
-        joined = [hashlib.sha256(NODE_PREFIX + row[i] + row[i + 1]).digest() for i in range(0, len(row) - 1, 2)]
+        # Without strict: an odd one is left over, and moves up.
+        joined = [sha256(NODE_PREFIX + left + right).digest() for left, right in zip(row[::2], row[1::2], strict=False)]
         row = [*joined, row[-1]] if len(row) % 2 else joined
     return row[0]
 

@@ -20,12 +20,15 @@ from coordinator_node.merkle.documents import outcome_leaf, prediction_leaf
 from coordinator_node.services.merkle.cycles import Counted
 from coordinator_node.services.score.claim import GroupKey
 from coordinator_node.services.score.store import truth_in
+from coordinator_node.services.snapshot.observations import Observation
 from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore
 
 # Columns of a prediction that hold whatever was written, by others too.
 _FREE_FORM = ("scope_jsonb", "inference_output_jsonb")
 
 HASH_BYTES = 32
+
+_SCORED, _FAILED = PredictionStatus.SCORED.value, PredictionStatus.FAILED.value
 
 _PREDICTIONS = text(
     """
@@ -48,23 +51,16 @@ def counted_by_model(session: Session, scores: Sequence[UncountedScore], misses:
     rows = _rows(session, [s.prediction_id for s in scores if s.commitment_id is None], misses)
     committed = _committed(session, scores, rows.values())
     truths = _TruthHashes(session, {score.observation.input_id for score in scores})
-    times: dict[datetime, str] = {}
+    times = _Times()
     by_model: defaultdict[str, Counted] = defaultdict(Counted)
     for score in scores:
-        scored_at = score.observation.scored_at
-        if scored_at not in times:
-            times[scored_at] = time_text(scored_at)
+        # Taken apart at once: of all that is done for each score, asking for its fields one by one is a good part.
+        _, prediction_id, success, _, seen, failed_reason, commitment_id, index = score
         outcome = outcome_leaf(
-            score.prediction_id,
-            (PredictionStatus.SCORED if score.success else PredictionStatus.FAILED).value,
-            score.failed_reason,
-            score.observation.result,
-            truths.of(score),
-            times[scored_at],
+            prediction_id, _SCORED if success else _FAILED, failed_reason, seen.result, truths.of(seen), times.of(seen)
         )
-        own = _leaf_in(committed, score.commitment_id, score.commitment_index)
-        own = own or prediction_leaf(rows[score.prediction_id])
-        by_model[score.model_id].add(score.prediction_id, own, outcome)
+        own = _leaf_in(committed, commitment_id, index) or prediction_leaf(rows[prediction_id])
+        by_model[seen.model_id].add(prediction_id, own, outcome)
     for miss in misses:
         row = rows[miss.prediction_id]
         own = _leaf_in(committed, row["commitment_id"], row["commitment_index"]) or prediction_leaf(row)
@@ -79,16 +75,28 @@ class _TruthHashes:
     def __init__(self, session: Session, input_ids: Iterable[str]) -> None:
         rows = session.connection().execute(_TRUTHS, {"ids": list(input_ids)})
         self._actuals = {row.id: (row.one_scope, parse_json(row.actuals)) for row in rows}
-        self._hashes: dict[GroupKey, str | None] = {}
+        self._hashes: dict[tuple[str, str, datetime], str | None] = {}
 
-    def of(self, score: UncountedScore) -> str | None:
+    def of(self, seen: Observation) -> str | None:
         """The hash of what a score was made of; None where no ground truth is stored."""
-        seen = score.observation
-        key = GroupKey(seen.input_id, seen.scope_key, seen.resolvable_at)
+        key = seen.input_id, seen.scope_key, seen.resolvable_at
         if key not in self._hashes:
-            truth = truth_in(*self._actuals[seen.input_id], key)
+            truth = truth_in(*self._actuals[seen.input_id], GroupKey(*key))
             self._hashes[key] = None if truth is None else canonical_hash(truth)
         return self._hashes[key]
+
+
+class _Times:
+    """The texts of the times of scores, most of which are of the same few batches."""
+
+    def __init__(self) -> None:
+        self._last: tuple[datetime, str] | None = None
+
+    def of(self, seen: Observation) -> str:
+        """When a score was made."""
+        if self._last is None or seen.scored_at != self._last[0]:
+            self._last = seen.scored_at, time_text(seen.scored_at)
+        return self._last[1]
 
 
 def _rows(session: Session, uncommitted: list[str], misses: Sequence[Miss]) -> dict[str, dict[str, Any]]:
