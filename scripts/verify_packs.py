@@ -103,7 +103,7 @@ def verify(pack: str, wheels: Path, operator: Environment) -> None:
         workspace = folder / name
         cruncher = Environment(folder / "cruncher")
         cruncher.install(wheels, "-e", f"{workspace / 'challenge'}[test]")
-        tested = run(["python", "-m", "pytest", "-q"], workspace / "challenge", cruncher.variables)
+        tested = run(["make", "test", "ARGS=-q"], workspace, cruncher.variables)
         print(f"{pack}: challenge installed on its own, its tests: {tested.splitlines()[-1]}", flush=True)
         run(["make", "validate"], workspace, operator.variables)
         print(f"{pack}: doctor has nothing to say against it", flush=True)

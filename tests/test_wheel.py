@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,24 @@ def test_it_is_the_installed_one_and_brings_types_migrations_and_the_demo(instal
     assert (package / "_verify.py").exists()
     assert (package / "_templates" / "packs" / "prediction" / "pack.toml").exists()
     assert (installed / "coordinator" / "contracts.py").exists()
+
+
+def test_it_has_every_command_template_and_migration_of_the_checkout(installed: Path) -> None:
+    (entry_points,) = installed.glob("coordinator_node-*.dist-info/entry_points.txt")
+    assert set(re.findall(r"^([\w-]+) = ", entry_points.read_text(), re.MULTILINE)) == {
+        "coordinator-node",
+        "coordinator",
+        "crunch-cli",
+    }
+    package = installed / "coordinator_node"
+    for folder, place in (("alembic", "_alembic"), ("scaffold", "_templates/scaffold"), ("packs", "_templates/packs")):
+        assert files_in(package / place) == files_in(ROOT / folder)
+    assert (package / "_verify.py").read_bytes() == (ROOT / "docs" / "verify" / "verify.py").read_bytes()
+
+
+def files_in(folder: Path) -> set[str]:
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix() for path in paths if "__pycache__" not in path.parts}
 
 
 def test_init_db_finds_its_migrations(installed: Path, empty_database_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from coordinator_node.cli import init
 from coordinator_node.cli.init import OLDER_LAYOUT, Layout, WorkspaceExistsError, create_workspace
 from coordinator_node.cli.main import app
 from coordinator_node.cli.older import coordinator, crunch_cli
-from coordinator_node.cli.templates import packs
+from coordinator_node.cli.templates import find_pack, packs
 from coordinator_node.entities.errors import ConfigurationError
 
 PACKS = sorted(packs())
@@ -112,6 +113,13 @@ def test_list_packs_describes_each(tmp_path: Path) -> None:
     lines = CliRunner().invoke(app, ["list-packs"]).output.splitlines()
     assert [line.split()[0] for line in lines] == PACKS
     assert all(len(line.split()) > 5 for line in lines)
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_a_packs_readme_states_the_scores_formula(pack: str) -> None:
+    readme = (find_pack(pack).folder / "challenge" / "README.md").read_text()
+    section = readme.partition("\n## The score\n")[2].partition("\n## ")[0]
+    assert re.search(r"^    (score|profit|CRPS) = ", section, re.MULTILINE)
 
 
 @pytest.mark.parametrize("pack", PACKS)
