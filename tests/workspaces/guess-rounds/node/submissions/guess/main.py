@@ -1,0 +1,6 @@
+from tracker import TrackerBase
+
+
+class Guess(TrackerBase):
+    def predict(self, features):
+        return {"value": 1.0}

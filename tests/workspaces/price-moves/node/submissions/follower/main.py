@@ -1,0 +1,5 @@
+from price_moves.examples.follower import Follower
+
+
+class Mine(Follower):
+    pass
