@@ -1,16 +1,17 @@
-"""Answers that are encoded by hand, because they are long or asked for often."""
+"""Answers that are long or asked for often: encoded by hand, and not sent again to whoever has them already."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
 import hashlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 from pydantic_core import to_json
 
 JSON = "application/json"
@@ -25,6 +26,45 @@ UNCHANGED: dict[int | str, dict[str, Any]] = {
     304: {"description": "It has not changed since the answer with the ETag in If-None-Match."}
 }
 """The part of an endpoint's `responses` that says that it answers with an ETag."""
+
+
+REVALIDATED = {"Cache-Control": "no-cache"}
+"""Whoever keeps the answer asks each time whether it is still the same."""
+
+
+def tag_of(body: bytes) -> str:
+    """The ETag of a body. Weak, because plain and compressed are one answer to it."""
+    return f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def has_it(request: Request, etag: str) -> bool:
+    """Whether the client says that it holds what the tag stands for."""
+    held = request.headers.get("if-none-match", "")
+    return held.strip() == "*" or etag.removeprefix("W/") in (tag.strip().removeprefix("W/") for tag in held.split(","))
+
+
+class TaggedRoute(APIRoute):
+    """A route whose answers bear the ETag of their body, and are 304 to whoever has them already.
+
+    For what changes only once a score cycle, or more seldom: a page that asks for it every few seconds gets it once.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler as it was, and the tag."""
+        handle = super().get_route_handler()
+
+        async def tagged(request: Request) -> Response:
+            answer = await handle(request)
+            if request.method != "GET" or answer.status_code != 200 or "etag" in answer.headers:
+                return answer
+            etag = tag_of(bytes(answer.body))
+            answer.headers.update({"ETag": etag, **REVALIDATED})
+            if not has_it(request, etag):
+                return answer
+            kept = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
+            return Response(status_code=304, headers=kept)
+
+        return tagged
 
 
 def json_answer(rows: Sequence[Any], headers: Mapping[str, str] | None = None) -> Response:
@@ -46,13 +86,12 @@ class Encoded:
         """The rows encoded."""
         plain = to_json(rows, inf_nan_mode="null")
         compressed = gzip.compress(plain, COMPRESSION, mtime=0) if len(plain) > COMPRESSED_ABOVE else None
-        # Weak, because plain and compressed are one answer to it.
-        return cls(version, plain, compressed, f'W/"{hashlib.sha256(plain).hexdigest()[:32]}"')
+        return cls(version, plain, compressed, tag_of(plain))
 
     def answer(self, request: Request) -> Response:
         """What to send: 304 to whoever has it already."""
-        headers = {"ETag": self.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-        if self.etag in request.headers.get("if-none-match", ""):
+        headers = {"ETag": self.etag, "Vary": "Accept-Encoding", **REVALIDATED}
+        if has_it(request, self.etag):
             return Response(status_code=304, headers=headers)
         if self.compressed is not None and "gzip" in request.headers.get("accept-encoding", ""):
             return Response(self.compressed, media_type=JSON, headers=headers | {"Content-Encoding": "gzip"})

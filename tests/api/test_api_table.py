@@ -314,6 +314,58 @@ def test_the_leaderboard_is_sent_once_a_version(seeded: Client, engine: Engine) 
     assert seeded.rows("/reports/leaderboard") == []
 
 
+# What changes once a cycle, or more seldom still.
+SELDOM = [
+    "/reports/schema",
+    "/reports/schema/leaderboard-columns",
+    "/reports/schema/metrics-widgets",
+    "/reports/leaderboard",
+    "/reports/models",
+    "/reports/models/global",
+    "/reports/models/params",
+    "/reports/models/metrics",
+    "/reports/models/summary",
+    "/reports/models/m1/diversity",
+    "/reports/diversity",
+    "/reports/ensemble/history",
+    "/reports/checkpoints",
+    "/reports/checkpoints/latest",
+    "/reports/checkpoints/latest/prizes?total_prize=100",
+    "/reports/checkpoints/rewards?limit=1",
+    "/reports/checkpoints/c0/payload",
+    "/reports/emissions/latest",
+    "/reports/merkle/cycles",
+]
+
+
+@pytest.mark.parametrize("path", SELDOM)
+def test_what_changes_seldom_is_sent_to_nobody_twice(seeded: Client, engine: Engine, path: str) -> None:
+    first = seeded.request("GET", path)
+    assert (first.status_code, first.headers["cache-control"]) == (200, "no-cache")
+    etag = first.headers["etag"]
+    for held in (etag, f'"other", {etag}', etag.removeprefix("W/"), "*"):
+        again = seeded.request("GET", path, headers={"If-None-Match": held})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag), held
+        assert again.headers.get("link") == first.headers.get("link")
+    other = seeded.request("GET", path, headers={"If-None-Match": 'W/"other"'})
+    assert (other.status_code, other.content, other.headers["etag"]) == (200, first.content, etag)
+
+
+def test_the_newest_checkpoint_is_told_as_it_is_now(seeded: Client, engine: Engine) -> None:
+    paths = ("/reports/checkpoints/latest", "/reports/emissions/latest")
+    tags = {path: {"If-None-Match": seeded.get(path).headers["etag"]} for path in paths}
+    newest = seeded.rows(paths[0])["id"]
+    moved = seeded.request("POST", f"/reports/checkpoints/{newest}/confirm", json={"tx_hash": "t"})
+    assert moved.status_code == 200
+    for path in paths:
+        answer = seeded.request("GET", path, headers=tags[path])
+        assert (answer.status_code, answer.json()["status"]) == (200, "SUBMITTED")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE checkpoints SET entries_jsonb = '[]'"))
+    assert seeded.rows(paths[0])["entries"] == []
+    assert seeded.get(paths[1]).status_code == 409
+
+
 def test_long_answers_are_compressed_for_whoever_takes_it(engine: Engine) -> None:
     seed_everything(engine)
     with running(report_app(engine)) as server:

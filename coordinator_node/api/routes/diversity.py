@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from coordinator_node.api.answers import UNCHANGED, TaggedRoute
 from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context
 from coordinator_node.api.errors import not_found
@@ -19,7 +20,9 @@ from coordinator_node.metrics.advice import diversity_score, guidance
 from coordinator_node.schemas.report.standings import DiversityEntry, EnsembleSnapshot, ModelDiversity, reserved
 from coordinator_node.schemas.report.wire import Problem, object_or_empty
 
-router = APIRouter(prefix="/reports", tags=["diversity"], dependencies=[PUBLIC])
+router = APIRouter(
+    prefix="/reports", tags=["diversity"], dependencies=[PUBLIC], route_class=TaggedRoute, responses=UNCHANGED
+)
 
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such model."}}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from coordinator_node.api.answers import UNCHANGED, Encoded
+from coordinator_node.api.answers import UNCHANGED, Encoded, TaggedRoute
 from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context, ReportContext
 from coordinator_node.api.layout import value_names
@@ -22,7 +22,7 @@ from coordinator_node.entities.ensemble import is_ensemble_model
 from coordinator_node.schemas.report.competition import RESERVED, WINDOWS, LeaderboardEntry, ModelEntry
 from coordinator_node.schemas.report.wire import number_or_none, object_or_empty
 
-router = APIRouter(prefix="/reports", tags=["leaderboard"], dependencies=[PUBLIC])
+router = APIRouter(prefix="/reports", tags=["leaderboard"], dependencies=[PUBLIC], route_class=TaggedRoute)
 
 MOST_ROWS = 5000
 
@@ -39,7 +39,7 @@ async def leaderboard(context: Context, request: Request, include_ensembles: boo
     return encoded.answer(request)
 
 
-@router.get("/models")
+@router.get("/models", responses=UNCHANGED)
 def models(context: Context) -> list[ModelEntry]:
     """The submitted models, by name."""
     with context.database.reading() as connection:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
 
+from coordinator_node.api.answers import UNCHANGED, TaggedRoute
 from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context, ReportContext
 from coordinator_node.api.errors import not_found
@@ -15,7 +16,9 @@ from coordinator_node.db.reports.evidence import Cursor, checkpoint_with_root, e
 from coordinator_node.schemas.report.merkle import Evidence, MerkleCommitment, MerkleCycle, MerkleProofAnswer
 from coordinator_node.schemas.report.wire import Problem
 
-router = APIRouter(prefix="/reports", tags=["evidence"], dependencies=[PUBLIC])
+router = APIRouter(
+    prefix="/reports", tags=["evidence"], dependencies=[PUBLIC], route_class=TaggedRoute, responses=UNCHANGED
+)
 
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such row in the log."}}
 

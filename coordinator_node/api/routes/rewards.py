@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from coordinator_node.api.answers import UNCHANGED, TaggedRoute
 from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context
 from coordinator_node.api.pages import PAGED, Paging
@@ -18,7 +19,9 @@ from coordinator_node.schemas.report.standings import reserved
 from coordinator_node.schemas.report.wire import object_or_empty
 from coordinator_node.services.payout import reward_shares
 
-router = APIRouter(prefix="/reports", tags=["checkpoints"], dependencies=[PUBLIC])
+router = APIRouter(
+    prefix="/reports", tags=["checkpoints"], dependencies=[PUBLIC], route_class=TaggedRoute, responses=UNCHANGED
+)
 
 MOST_ROWS = 5000
 

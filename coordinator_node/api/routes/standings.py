@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from coordinator_node.api.answers import json_answer
+from coordinator_node.api.answers import UNCHANGED, TaggedRoute, json_answer
 from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context, ReportContext
 from coordinator_node.api.parameters import LastDays, ModelIds
@@ -26,7 +26,13 @@ from coordinator_node.db.reports.snapshot_series import (
 from coordinator_node.metrics.values import as_number
 from coordinator_node.schemas.report.standings import ScopeStanding, SnapshotPoint, Standing, reserved
 
-router = APIRouter(prefix="/reports/models", tags=["models over time"], dependencies=[PUBLIC])
+router = APIRouter(
+    prefix="/reports/models",
+    tags=["models over time"],
+    dependencies=[PUBLIC],
+    route_class=TaggedRoute,
+    responses=UNCHANGED,
+)
 
 WithEnsembles = Annotated[bool, Query(description="Whether ensembles are shown too; one that projectIds names is.")]
 

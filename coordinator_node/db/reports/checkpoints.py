@@ -5,12 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, select, tuple_
+from sqlalchemy import Connection, Select, select, text, tuple_
 from sqlmodel import col
 
 from coordinator_node.db.reports.records import Record, fetch
 from coordinator_node.db.tables import CheckpointRow
 from coordinator_node.entities.prediction import CheckpointStatus
+
+
+_NEWEST_VERSION = text(
+    """
+    SELECT CAST(xmin AS text) || ' ' || id FROM checkpoints
+    ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1
+    """
+)
 
 
 class CheckpointPlace(NamedTuple):
@@ -41,6 +49,11 @@ def newest_checkpoints(
     if after is not None:
         newest = newest.where(tuple_(col(row.period_end), col(row.created_at), col(row.id)) < tuple_(*after))
     return fetch(connection, newest.limit(limit))
+
+
+def newest_version(connection: Connection) -> str | None:
+    """Something that differs whenever the newest checkpoint is another or changed; None before the first."""
+    return connection.execute(_NEWEST_VERSION).scalar()
 
 
 def checkpoint_by_id(connection: Connection, checkpoint_id: str) -> Record | None:
