@@ -5,7 +5,8 @@ Subclass `CrunchConfig` in `config/crunch_config.py`, or make one instance of it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -201,12 +202,14 @@ class ScheduledPrediction(BaseModel):
     meta: dict[str, Any] = {}
 
 
-def _price(record: FeedRecord) -> float | None:
-    for name in ("close", "price"):
-        value = record.values.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    return None
+def _priced(feed_records: Iterable[FeedRecord]) -> Iterator[tuple[datetime, float]]:
+    """The time and the price of each record that has one."""
+    for record in feed_records:
+        for name in ("close", "price"):
+            value = record.values.get(name)
+            if type(value) is float or (isinstance(value, int | float) and not isinstance(value, bool)):
+                yield record.ts_event, float(value)
+                break
 
 
 def default_resolve_ground_truth(
@@ -223,11 +226,10 @@ def default_resolve_ground_truth(
         entry_price, resolved_price, profit (a fraction: 0.01 is 1 %), direction_up; None while there are fewer than
         two distinct records, or where the entry price is not positive.
     """
-    priced = [(record.ts_event, _price(record)) for record in feed_records]
-    known = [(at, price) for at, price in priced if price is not None]
-    if len({at for at, _ in known}) < 2:
+    first, last = next(_priced(feed_records), None), next(_priced(reversed(feed_records)), None)
+    if first is None or last is None or first[0] == last[0]:
         return None
-    entry, resolved = known[0][1], known[-1][1]
+    entry, resolved = first[1], last[1]
     if entry <= 0:
         return None
     return {

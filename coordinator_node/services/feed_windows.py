@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Row, text
 from sqlmodel import Session
@@ -45,8 +46,7 @@ _WINDOWS = text(
 )
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """The stretch that an outcome is judged by: from what was known when it was predicted to what was known at its end.
 
     It holds the last record known at or before `start`, then all that became known up to and including `end`.

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from sqlalchemy import text
@@ -30,8 +29,7 @@ _RAW_DATA = text("SELECT id, raw_data_jsonb FROM inputs WHERE id = ANY(CAST(:ids
 type Resolver = Callable[[list[FeedRecord], PredictionRecord], Any]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The truth; or None, and then `problem` says what the resolver did wrong, None where it is only not yet known."""
 
     truth: dict[str, Any] | None = None

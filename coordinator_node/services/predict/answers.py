@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from coordinator_node.config.settings import Settings
+from coordinator_node.crunch_config import InferenceOutput
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES
-from coordinator_node.entities.json_values import UnstorableError, reason_of, storable, storable_text
+from coordinator_node.entities.json_values import UnstorableError, is_plain, reason_of, storable, storable_text
 from coordinator_node.extensions.callable_resolver import configured_callable
 
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -33,7 +34,10 @@ def read_answer(answer: Any, output_type: type[BaseModel], validator: Validator 
         RefusedAnswerError: a wrong shape, a field missing or of a wrong type, none of the declared fields, NaN or
             Infinity anywhere, or refused by the operator's `validator`.
     """
-    fields = _as_fields(answer)
+    plain = is_plain(answer)
+    fields = dict(answer) if plain else _as_fields(answer)
+    if plain and output_type is InferenceOutput and type(fields.get("value")) is float:
+        return _ask(validator, fields) if validator else fields  # what the type would make of it
     names = _names_of(output_type)
     if names and names.isdisjoint(fields):
         raise RefusedAnswerError(f"wrong shape: none of the fields {', '.join(sorted(names))} in {shorten(answer)}")

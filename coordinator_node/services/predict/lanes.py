@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from model_runner_client.model_runners import DynamicSubclassModelRunner
 
@@ -22,8 +22,7 @@ log = get_logger(__name__)
 BUSY_SECONDS = 0.2
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a model said to one call, or why it said nothing; `exec_time_ms` is the call's own time."""
 
     value: Any = None

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig, default_aggregate_snapshot
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES
-from coordinator_node.entities.json_values import fault_in, finite_or_null, reason_of, to_json
+from coordinator_node.entities.json_values import fault_in, finite_or_null, is_plain, reason_of, to_json
 from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.extensions.callable_resolver import configured_callable
 from coordinator_node.metrics.values import as_number
@@ -147,6 +147,8 @@ def aggregated(results: list[dict[str, Any]], aggregator: Aggregator) -> dict[st
         Exception: whatever it raises.
     """
     given = aggregator(results)
+    if is_plain(given):
+        return dict(given)
     if not isinstance(given, Mapping | BaseModel):
         raise TypeError(f"it returned a {type(given).__name__}, not a dict")
     summary: dict[str, Any] = finite_or_null(to_json(given))
