@@ -10,27 +10,31 @@ from model_runner_client.utils.datatype_transformer import decode_data, detect_d
 
 from coordinator_node.crunch_config import CallMethodConfig
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationError
-from coordinator_node.entities.json_values import reason_of
+from coordinator_node.entities.json_values import is_plain, reason_of
 from coordinator_node.local.model_host import plain
 from coordinator_node.services.predict.answers import MAX_ANSWER_BYTES
 from coordinator_node.services.predict.grid import Schedule
 from coordinator_node.services.predict.lanes import Answer
 from coordinator_node.services.predict.model_nodes import make_call
 
-# What JSON brings as it is, in a dict that is not nested.
-_FLAT = (float, int, str, bool, type(None))
-_MOST_FLAT = 1000
+# So many numbers under names that are so short are fewer bytes than MAX_ANSWER_BYTES.
+_MOST_PLAIN, _LONGEST_NAME = 1000, 100
 
 
 class ModelCalls:
     """One model's two methods. `seconds` is the time spent in the model's own code.
 
+    Args:
+        model: the model.
+        method: the competition's call_method.
+        ticked: whether it is given new input at all; else it needs no method for that.
+
     Raises:
         ConfigurationError: when made: the model lacks one of them, which live stops it.
     """
 
-    def __init__(self, model: Any, method: CallMethodConfig) -> None:
-        self._tick = _method_of(model, method.tick_method)
+    def __init__(self, model: Any, method: CallMethodConfig, *, ticked: bool = True) -> None:
+        self._tick = _method_of(model, method.tick_method) if ticked else None
         self._predict = _method_of(model, method.method)
         self._method = method
         self._arguments: dict[str, tuple[Any, ...]] = {}
@@ -40,6 +44,8 @@ class ModelCalls:
 
     def tick(self, document: dict[str, Any]) -> None:
         """Hand over new input; what the model raises is counted, and the first of it kept, as live."""
+        if self._tick is None:
+            return
         begun = time.perf_counter()
         try:
             self._tick(document)
@@ -50,7 +56,13 @@ class ModelCalls:
 
     def ask(self, schedule: Schedule) -> Answer:
         """What the model answers in a slot of a schedule, or why it does not."""
-        arguments = self._arguments_of(schedule)
+        return self._ask(self._arguments_of(schedule))
+
+    def ask_with(self, arguments: list[tuple[str, Any]]) -> Answer:
+        """What the model answers to (type, value) arguments, or why it does not."""
+        return self._ask(_arrived(self._method.method, arguments))
+
+    def _ask(self, arguments: tuple[Any, ...]) -> Answer:
         begun = time.perf_counter()
         try:
             value = self._predict(*arguments)
@@ -70,11 +82,16 @@ class ModelCalls:
         kept = self._arguments.get(schedule.id)
         if kept is None:
             pairs = [(arg.type, schedule.scope.get(arg.name)) for arg in self._method.args]
-            call = make_call(self._method.method, pairs)
-            kept = tuple(decode_data(argument.data.value, argument.data.type) for argument in call.arguments)
+            kept = _arrived(self._method.method, pairs)
             if not any(isinstance(value, dict | list) for value in kept):
                 self._arguments[schedule.id] = kept
         return kept
+
+
+def _arrived(method: str, pairs: list[tuple[str, Any]]) -> tuple[Any, ...]:
+    """The arguments as they arrive at a model node, the model's own."""
+    call = make_call(method, pairs)
+    return tuple(decode_data(argument.data.value, argument.data.type) for argument in call.arguments)
 
 
 def _method_of(model: Any, name: str) -> Callable[..., Any]:
@@ -85,8 +102,8 @@ def _method_of(model: Any, name: str) -> Callable[..., Any]:
 
 
 def _received(value: Any, taken: float, method: str) -> Answer:
-    if type(value) is dict and len(value) < _MOST_FLAT and _is_flat(value):
-        return Answer(value=value, exec_time_ms=taken)
+    if is_plain(value) and len(value) < _MOST_PLAIN and max(map(len, value), default=0) < _LONGEST_NAME:
+        return Answer(value=value, exec_time_ms=taken)  # what JSON would bring
     try:
         sent = plain(value)
         kind = detect_data_type(sent)
@@ -96,8 +113,3 @@ def _received(value: Any, taken: float, method: str) -> Answer:
     if len(data) > MAX_ANSWER_BYTES:
         return Answer(error=f"answer of {len(data)} bytes is larger than {MAX_ANSWER_BYTES}", exec_time_ms=taken)
     return Answer(value=decode_data(data, kind), exec_time_ms=taken)
-
-
-def _is_flat(value: dict[Any, Any]) -> bool:
-    """Whether JSON would bring back the same."""
-    return all(type(key) is str and type(item) in _FLAT and (type(item) is not str) for key, item in value.items())

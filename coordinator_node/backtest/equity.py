@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from coordinator_node.backtest.judge import Judged
-from coordinator_node.entities.prediction import PredictionStatus
+from coordinator_node.backtest.numbers import Numbers
 from coordinator_node.metrics.arrays import Floats
-from coordinator_node.metrics.values import return_of, signal_of
 
 BASIS_POINT = 1e-4
 
@@ -24,11 +21,10 @@ class Equity(NamedTuple):
     so far, 0 or less. All are fractions: 0.01 is 1 %. `places` are the entries' places among the predictions.
     """
 
-    times: list[datetime]
+    places: NDArray[np.intp]
     earned: Floats
     curve: Floats
     drawdown: Floats
-    places: list[int]
 
     @property
     def net_mean_return(self) -> float:
@@ -36,25 +32,23 @@ class Equity(NamedTuple):
         return float(self.earned.mean()) if self.earned.size else float("nan")
 
 
-def equity_of(judged: Sequence[Judged], costs_bps: float) -> Equity:
+def equity_of(numbers: Numbers, costs_bps: float) -> Equity:
     """The curve of one model's predictions, which are in the order of their outcomes."""
-    times: list[datetime] = []
-    earned: list[float] = []
-    places: list[int] = []
-    held: dict[str, float] = {}
-    for place, one in enumerate(judged):
-        if one.record.status is not PredictionStatus.SCORED:
-            continue
-        signal, happened = signal_of(one.record.inference_output), return_of(one.result, one.truth)
-        if signal is None or happened is None:
-            continue
-        position = float((signal > 0) - (signal < 0))
-        traded = abs(position - held.get(one.record.scope_key, 0.0))
-        held[one.record.scope_key] = position
-        times.append(one.resolvable_at)
-        earned.append(position * happened - costs_bps * BASIS_POINT * traded)
-        places.append(place)
-    gains = np.array(earned, dtype=np.float64)
-    curve = np.cumsum(gains)
+    places = np.flatnonzero(numbers.scored & ~np.isnan(numbers.signals) & ~np.isnan(numbers.returns))
+    positions = np.sign(numbers.signals[places])
+    costs = costs_bps * BASIS_POINT * _traded(positions, numbers.scopes[places])
+    earned = positions * numbers.returns[places] - costs
+    curve = np.cumsum(earned)
     peaks = np.maximum.accumulate(np.concatenate(([0.0], curve)))[1:]
-    return Equity(times, gains, curve, curve - peaks, places)
+    return Equity(places, earned, curve, curve - peaks)
+
+
+def _traded(positions: Floats, scopes: NDArray[np.intp]) -> Floats:
+    """By how much each position differs from the one before it in its scope; the first from none."""
+    order = np.argsort(scopes, kind="stable")
+    own, where = positions[order], scopes[order]
+    before = np.concatenate(([0.0], own[:-1]))
+    before[np.flatnonzero(np.diff(where, prepend=-1))] = 0.0
+    traded = np.empty_like(positions)
+    traded[order] = np.abs(own - before)
+    return traded

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from coordinator_node.entities.errors import ConfigurationError
@@ -87,17 +89,21 @@ def _read_subject(
     files = list_files(root, feed.source, subject, feed.kind, feed.granularity, _MOST_FILES)
     played = [file for file in files if first.date() <= file.day <= last.date()]
     records = [record for file in played for record in _records_of(root, file, feed, subject)]
-    before = sum(record.ts_event <= first for record in records)
+    before = bisect_right(records, first, key=_time_of)
     for file in reversed([file for file in files if file.day < first.date()]):
         if before >= window:
             break
-        older = list(_records_of(root, file, feed, subject))
+        older = _records_of(root, file, feed, subject)
         records, before = older + records, before + len(older)
-    kept = [record for record in records[max(before - window, 0) :] if record.ts_event <= last]
+    kept = records[max(before - window, 0) : bisect_right(records, last, key=_time_of)]
     return SubjectHistory(kept, [record.ts_event for record in kept])
 
 
-def _records_of(root: Path, file: DayFile, feed: FeedScope, subject: str) -> Iterator[FeedRecord]:
+def _time_of(record: FeedRecord) -> datetime:
+    return record.ts_event
+
+
+def _records_of(root: Path, file: DayFile, feed: FeedScope, subject: str) -> list[FeedRecord]:
     try:
         table = read_table(root / file.path)
     except (UnreadableFileError, OSError) as error:
@@ -105,26 +111,40 @@ def _records_of(root: Path, file: DayFile, feed: FeedScope, subject: str) -> Ite
     return _records_in(table.sort_by("ts_event"), feed, subject)
 
 
-def _records_in(table: pa.Table, feed: FeedScope, subject: str) -> Iterator[FeedRecord]:
-    micros = table.column("ts_event").cast(pa.int64()).to_pylist()
-    there = [name for name in NUMBERS if table.column(name).null_count < table.num_rows]
-    columns = [table.column(name).to_pylist() for name in there]
-    rows = zip(*columns, strict=True) if columns else ((),) * table.num_rows
-    metas = table.column("meta").to_pylist()
-    lag = feed.lag
-    for moment, row, meta in zip(micros, rows, metas, strict=True):
-        values: dict[str, Any] = dict(zip(there, row, strict=True))
-        if not all(map(_is_number, row)):
-            values = {name: value for name, value in values.items() if _is_number(value)}
-        others: dict[str, Any] = {} if meta is None or meta == _NO_META else json.loads(meta)
-        if "values" in others:
-            values |= others.pop("values")
-        at = _EPOCH + timedelta(microseconds=moment)
-        yield FeedRecord(feed.source, subject, feed.kind, feed.granularity, at, values, others, at + lag)
+def _records_in(table: pa.Table, feed: FeedScope, subject: str) -> list[FeedRecord]:
+    micros = table.column("ts_event").cast(pa.int64()).to_numpy().tolist()
+    times = [_EPOCH + timedelta(microseconds=moment) for moment in micros]
+    known, lag = times, feed.lag
+    if lag:
+        known = [at + lag for at in times]
+    rows, metas = _numbers_in(table), _metas_in(table)
+    records = [
+        FeedRecord(feed.source, subject, feed.kind, feed.granularity, at, values, meta, known_at)
+        for at, values, meta, known_at in zip(times, rows, metas, known, strict=True)
+    ]
+    for record in records:
+        if "values" in record.meta:
+            record.values |= record.meta.pop("values")
+    return records
 
 
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _numbers_in(table: pa.Table) -> list[dict[str, Any]]:
+    """Each row's numbers by their names, without those that are null or not finite."""
+    columns = {name: table.column(name).to_numpy() for name in NUMBERS if table.column(name).null_count < len(table)}
+    if not columns:
+        return [{} for _ in range(len(table))]
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    found = [dict(zip(columns, row, strict=True)) for row in rows]
+    if all(np.isfinite(column).all() for column in columns.values()):
+        return found
+    return [{name: value for name, value in row.items() if math.isfinite(value)} for row in found]
+
+
+def _metas_in(table: pa.Table) -> list[dict[str, Any]]:
+    column = table.column("meta")
+    if set(column.unique().to_pylist()) <= {None, _NO_META}:
+        return [{} for _ in range(len(table))]
+    return [{} if meta is None else json.loads(meta) for meta in column.to_pylist()]
 
 
 def days_needed(start: datetime, end: datetime, feed: FeedScope, window: int) -> tuple[date, date]:

@@ -14,6 +14,7 @@ from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.prediction import PredictionRecord, PredictionStatus
 from coordinator_node.services.feed_windows import cut
 from coordinator_node.services.ground_truth import NOT_YET, Outcome, TruthResolver
+from coordinator_node.services.predict.round_calls import UNTIL_TRUTH
 from coordinator_node.services.score.scoring import Scorer, State, Verdict
 from coordinator_node.services.score.service import NO_GROUND_TRUTH
 
@@ -36,6 +37,11 @@ class Judged(NamedTuple):
         return self.record.resolvable_at or self.record.performed_at
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it counts: it is not waiting for its outcome, nor is it a failure whose row still waits for one."""
+        return self.record.status is not PredictionStatus.PENDING and self.resolvable_at < UNTIL_TRUTH
+
+    @property
     def result(self) -> dict[str, Any]:
         """What the scoring function said; {} where it said nothing."""
         return (self.verdict.result if self.verdict else None) or {}
@@ -49,8 +55,11 @@ class Judge:
     """
 
     def __init__(self, history: History, config: CrunchConfig, settings: Settings) -> None:
-        self._history = history
         self._lag = history.feed.lag
+        self._subjects = history.subjects
+        self._known_until = {
+            name: own.newest + self._lag for name, own in history.subjects.items() if own.newest is not None
+        }
         self._resolver = TruthResolver(config, settings)
         self._scorer = Scorer(config, settings)
         self._stateful = config.stateful_scoring
@@ -75,7 +84,7 @@ class Judge:
         verdict = self._score(record, outcome.truth)
         record.status = PredictionStatus.SCORED if verdict.success else PredictionStatus.FAILED
         if verdict.result:
-            verdict = Verdict(record.id, verdict.success, as_stored(verdict.result), verdict.failed_reason)
+            verdict = verdict._replace(result=as_stored(verdict.result))
         return Judged(record, verdict.failed_reason, outcome.truth, verdict)
 
     def _outcome(self, one: Played) -> Outcome | None:
@@ -83,9 +92,10 @@ class Judge:
         if one.given is not None:
             return Outcome(one.given)
         window = self._resolver.window_of(one.record)
-        history = self._history.subjects.get(window.subject)
-        if history is None or history.newest is None or history.newest + self._lag < window.end:
+        known_until = self._known_until.get(window.subject)
+        if known_until is None or known_until < window.end:
             return None
+        history = self._subjects[window.subject]
         records = cut(history.records, history.times, window, self._lag)
         return self._resolver.outcome(records, one.record) if records else NOT_YET
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic_core import from_json
@@ -17,16 +17,14 @@ from coordinator_node.services.predict.raw_input import InputBuilderError, Subje
 
 type Document = dict[str, Any]
 
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
 
 class _Subject:
-    """One subject: how many of its records are known, and the document that the models have."""
+    """One subject: how many of its records are known, when the next will be, and the document that the models have."""
 
-    def __init__(
-        self, name: str, history: SubjectHistory, inputs: SubjectInputs, window: int, known: list[datetime]
-    ) -> None:
+    def __init__(self, name: str, history: SubjectHistory, inputs: SubjectInputs, window: int, lag: timedelta) -> None:
         self.name = name
-        self.known = known
-        self.total = len(known)
         self.count = 0
         self.given: Document | None = None
         self._inputs = inputs
@@ -34,14 +32,16 @@ class _Subject:
         self._times = history.times
         # Each record's part of a document is made once; what is handed out are copies.
         self._items = [inputs.item(record.ts_event, record.values) for record in history.records]
+        self._coming = iter([time + lag for time in history.times] if lag else history.times)
+        self.next_at = next(self._coming, _NEVER)
 
-    def advance(self, moment: datetime) -> bool:
-        """Take up what is known at a moment; whether that was anything new."""
-        before, known, count = self.count, self.known, self.count
-        while count < len(known) and known[count] <= moment:
-            count += 1
-        self.count = count
-        return count > before
+    def advance(self, moment: datetime) -> int:
+        """Take up what is known at a moment; how many records that were."""
+        before = self.count
+        while self.next_at <= moment:
+            self.count += 1
+            self.next_at = next(self._coming, _NEVER)
+        return self.count - before
 
     def document(self) -> Document:
         """The document of the newest records, not to be changed by anybody.
@@ -75,7 +75,7 @@ class Market:
     def __init__(self, history: History, config: CrunchConfig, settings: Settings) -> None:
         inputs = SubjectInputs(config, settings)
         self._subjects = [
-            _Subject(name, own, inputs, settings.feed_candles_window, [time + history.feed.lag for time in own.times])
+            _Subject(name, own, inputs, settings.feed_candles_window, history.feed.lag)
             for name, own in history.subjects.items()
         ]
         self._several = len(settings.feed_subjects) > 1
@@ -85,10 +85,7 @@ class Market:
 
     def ticks_until(self, moment: datetime) -> Iterator[Document]:
         """Go to a moment by way of all before it at which something becomes known: the ticks of each, in order."""
-        while True:
-            coming = [subject.known[subject.count] for subject in self._subjects if subject.count < subject.total]
-            if not coming or (first := min(coming)) > moment:
-                return
+        while (first := min([subject.next_at for subject in self._subjects])) <= moment:
             yield from self.move_to(first)
 
     def move_to(self, moment: datetime) -> Sequence[Document]:
@@ -98,10 +95,9 @@ class Market:
         document is the same as before is not sent again.
         """
         for subject in self._subjects:
-            before = subject.count
-            if subject.advance(moment):
+            if subject.next_at <= moment:
+                self.bars += subject.advance(moment)
                 self._changed[subject.name] = subject
-                self.bars += subject.count - before
         if not self._changed:
             return ()
         try:

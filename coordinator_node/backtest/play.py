@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import takewhile
 from typing import Any
 
 from coordinator_node.backtest.calls import ModelCalls
@@ -23,7 +22,6 @@ from coordinator_node.schemas.payload_contracts import ScheduleEnvelope
 from coordinator_node.services.predict.grid import Schedule
 from coordinator_node.services.predict.outcomes import Outcomes
 from coordinator_node.services.predict.schedules import check_schedules, complete_scope, make_schedule
-from coordinator_node.services.tournament_predict import is_tournament
 
 type Progress = Callable[[float], None]
 """Is told how much of the work is done, from 0 to 1."""
@@ -57,16 +55,6 @@ class Play:
     tick_problem: str | None = None
 
 
-def refuse_tournament(config: CrunchConfig) -> None:
-    """Refuse a competition without schedules.
-
-    Raises:
-        ConfigurationError: it is a tournament.
-    """
-    if is_tournament(config):
-        raise ConfigurationError("a tournament's rounds come by request: there are no schedules to play over a history")
-
-
 def schedules_of(config: CrunchConfig, settings: Settings, spacing_seconds: float) -> list[Schedule]:
     """The active schedules in the operator's order, as the predict stage has them, of the settings' subjects only.
 
@@ -97,9 +85,8 @@ def slots_between(schedules: Sequence[Schedule], start: datetime, end: datetime)
     """The slots in [start, end) in order of time; of one moment, in that of the schedules."""
     found = []
     for place, schedule in enumerate(schedules):
-        first, last = schedule.first_index_from(start), schedule.index_at(end)
-        moments = (schedule.slot_at(index) for index in range(first, last + 1))
-        found += [(moment, place) for moment in takewhile(lambda moment: moment < end, moments)]
+        moments = map(schedule.slot_at, range(schedule.first_index_from(start), schedule.index_at(end) + 1))
+        found += [(moment, place) for moment in moments if moment < end]
     return [(moment, schedules[place]) for moment, place in sorted(found)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from html import escape
 
 import numpy as np
@@ -14,17 +15,20 @@ WIDTH, HEIGHT, FALL_HEIGHT, MARGIN = 720, 200, 80, 56
 MOST_POINTS = 700
 
 
-def equity_svg(equity: Equity) -> str:
-    """Two panels: the curve above, the drawdown below, both in per cent; a sentence where there is nothing to draw."""
-    if not equity.times:
+def equity_svg(equity: Equity, times: Sequence[datetime]) -> str:
+    """Two panels: the curve above, the drawdown below, both in per cent; a sentence where there is nothing to draw.
+
+    `times` are when the outcomes of all predictions were known.
+    """
+    if not equity.places.size:
         return "<p>No scored prediction has both a signal and a return, so there is no equity curve.</p>"
-    shown = np.unique(np.linspace(0, len(equity.times) - 1, MOST_POINTS).astype(int))
+    shown = np.unique(np.linspace(0, equity.places.size - 1, MOST_POINTS).astype(int))
     panels = [
         _panel("equity, %", equity.curve[shown] * 100, 0, HEIGHT, "#1f6feb"),
         _panel("drawdown, %", equity.drawdown[shown] * 100, HEIGHT + 24, FALL_HEIGHT, "#d1242f"),
     ]
     bottom = HEIGHT + FALL_HEIGHT + 44
-    first, last = (f"{moment:%Y-%m-%d %H:%M}" for moment in (equity.times[0], equity.times[-1]))
+    first, last = (f"{moment:%Y-%m-%d %H:%M}" for moment in (times[equity.places[0]], times[equity.places[-1]]))
     labels = [_text(MARGIN, bottom, first), _text(WIDTH - 4, bottom, last, "end")]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 8}" width="{WIDTH}" role="img"'

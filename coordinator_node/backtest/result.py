@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +12,16 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coordinator_node.backtest.equity import Equity, equity_of
 from coordinator_node.backtest.judge import Judged
+from coordinator_node.backtest.numbers import Numbers, numbers_of
 from coordinator_node.backtest.plot import equity_svg, table_html
-from coordinator_node.entities.prediction import PredictionStatus
-from coordinator_node.metrics.values import return_of, score_of, signal_of
+from coordinator_node.entities.prediction import PredictionRecord, PredictionStatus
+from coordinator_node.metrics.arrays import Floats
 
 if TYPE_CHECKING:
     import pandas
@@ -71,17 +72,22 @@ class BacktestResult:
     end: datetime
     judged: list[Judged] = field(repr=False)
     metrics: dict[str, float]
-    run_metrics: dict[str, float]
     costs_bps: float
     missed: Mapping[str, int]
     warnings: list[str]
-    effort: Effort
+    run_metrics: dict[str, float] = field(default_factory=dict)
+    effort: Effort = Effort(0, 0.0, 0.0)
     diversity: dict[str, Any] | None = None
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        """The predictions' signals, returns and scores."""
+        return numbers_of(self.judged)
 
     @cached_property
     def equity(self) -> Equity:
         """What following the signals would have earned."""
-        return equity_of(self.judged, self.costs_bps)
+        return equity_of(self.numbers, self.costs_bps)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -106,20 +112,26 @@ class BacktestResult:
             "resolvable_at": [one.resolvable_at for one in self.judged],
             "scope_key": [record.scope_key for record in records],
             "subject": [record.scope.get("subject") for record in records],
+            **_feature_indexes(records),
             "status": [record.status.value for record in records],
             "failed_reason": [one.failed_reason for one in self.judged],
-            "signal": [_float(signal_of(record.inference_output)) for record in records],
-            "actual_return": [_float(return_of(one.result, one.truth)) for one in self.judged],
-            "score": [_float(score_of(one.result)) for one in self.judged],
+            "signal": self.numbers.signals.tolist(),
+            "actual_return": self.numbers.returns.tolist(),
+            "score": self.numbers.scores.tolist(),
             "exec_time_ms": [record.exec_time_ms for record in records],
-            "earned": [math.nan] * len(records),
-            "equity": [math.nan] * len(records),
+            "earned": self._spread(self.equity.earned),
+            "equity": self._spread(self.equity.curve),
             "output": [record.inference_output for record in records],
             "result": [one.result for one in self.judged],
         }
-        for place, earned, curve in zip(self.equity.places, self.equity.earned, self.equity.curve, strict=True):
-            columns["earned"][place], columns["equity"][place] = float(earned), float(curve)
         return columns
+
+    def _spread(self, values: Floats) -> list[float]:
+        """The values of the curve's entries at their predictions, NaN at all others."""
+        spread = np.full(len(self.judged), np.nan)
+        spread[self.equity.places] = values
+        found: list[float] = spread.tolist()
+        return found
 
     def to_parquet(self, path: str | Path) -> Path:
         """Write the predictions, `output` and `result` as JSON text; returns where they are."""
@@ -156,7 +168,8 @@ class BacktestResult:
         table = table_html(("metric", "at the end", "whole run"), self._metric_rows())
         period = f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC"
         head = f"<p><b>{escape(self.model_id)}</b>, {period}: {escape(self._said_counts())}</p>"
-        return f"<div>{head}{equity_svg(self.equity)}{table}{warnings}</div>"
+        plot = equity_svg(self.equity, [one.resolvable_at for one in self.judged])
+        return f"<div>{head}{plot}{table}{warnings}</div>"
 
 
 class BacktestSet:
@@ -204,8 +217,10 @@ class BacktestSet:
         return table_html(*self._rows())
 
 
-def _float(value: float | None) -> float:
-    return math.nan if value is None else value
+def _feature_indexes(records: Sequence[PredictionRecord]) -> dict[str, list[Any]]:
+    """Which row of its round each prediction is for, where there are rounds."""
+    found = [record.scope.get("feature_index") for record in records if record.prediction_config_id is None]
+    return {"feature_index": found} if found else {}
 
 
 def _shown(value: float | None) -> str:

@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from coordinator_node.backtest.history import History
 from coordinator_node.backtest.judge import Judge
-from coordinator_node.backtest.play import Play, Progress, play, refuse_tournament, schedules_of
+from coordinator_node.backtest.play import Play, Progress, play, schedules_of
 from coordinator_node.backtest.records import Feed, Place, Records
 from coordinator_node.backtest.result import BacktestResult, BacktestSet, Effort
+from coordinator_node.backtest.rounds import Round, play_rounds, read_rounds, rounds_between
 from coordinator_node.backtest.several import Job, run_all
 from coordinator_node.backtest.standing import BESIDE, Standings, whole_run
+from coordinator_node.config.settings import Settings, load_settings
 from coordinator_node.config_loader import load_config
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.entities.times import as_utc
 from coordinator_node.services.feed_scope import FeedScope
+from coordinator_node.services.tournament_predict import is_tournament
 
 type Moment = str | date | datetime
 """ISO 8601 text, a day (its first moment) or a time; UTC where it names no zone."""
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Look for garbage in cycles less often: all that a run makes is kept, and looking through it takes a fifth."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 class BacktestRunner:
@@ -37,6 +53,8 @@ class BacktestRunner:
         model: an instance, copied for each run; or a class or function that makes one for each run.
         config: the competition's; None means the one that a worker would load here.
         data: a folder of {source}/{subject}/{kind}/{granularity}/YYYY-MM-DD.parquet; None means BACKFILL_DATA_DIR.
+            Of a tournament its rounds: a sequence of `Round`, or a Parquet file, or a folder of such, that
+            `write_rounds` made.
         coordinator_url: where a coordinator's report API answers, whose files are taken instead: those of the days that
             are played, kept in `data` (else in the user's cache) and fetched again only when they changed.
         api_key: the coordinator's, where it asks for one.
@@ -53,7 +71,7 @@ class BacktestRunner:
         model: Any,
         config: CrunchConfig | None = None,
         *,
-        data: str | Path | None = None,
+        data: str | Path | Sequence[Round] | None = None,
         coordinator_url: str | None = None,
         api_key: str | None = None,
         source: str | None = None,
@@ -64,8 +82,15 @@ class BacktestRunner:
     ) -> None:
         self._model = model
         self._config = load_config() if config is None else config
-        place = Place(None if data is None else Path(data), coordinator_url, api_key)
-        self._records = Records(place, Feed(source, kind, granularity, subjects, window))
+        self._rounds = _rounds_in(data) if is_tournament(self._config) else ()
+        folder = Path(data) if isinstance(data, str | Path) else None
+        if data is not None and folder is None and not is_tournament(self._config):
+            raise ConfigurationError(
+                "data holds rounds, but the config is not for tournaments: name a folder of records"
+            )
+        self._records = Records(
+            Place(folder, coordinator_url, api_key), Feed(source, kind, granularity, subjects, window)
+        )
 
     def run(
         self,
@@ -123,7 +148,7 @@ class BacktestRunner:
         span = _span(start, end)
         jobs = [Job(name, self._with(model)._run, *span, costs_bps) for name, model in models.items()]
         results = run_all(jobs, processes, "models")
-        config, settings = self._records.environment(self._config)
+        config, settings = self._environment()
         together = Standings(config, settings).of({name: result.judged for name, result in results.items()})
         for name, result in results.items():
             result.metrics |= together[name]
@@ -143,7 +168,7 @@ class BacktestRunner:
         `processes` as in `several.run_all`.
         """
         span = _span(start, end)
-        is_instance = hasattr(self._model, self._config.call_method.tick_method) and not isinstance(self._model, type)
+        is_instance = hasattr(self._model, self._config.call_method.method) and not isinstance(self._model, type)
         make: Callable[..., Any] = type(self._model) if is_instance else self._model
         jobs = []
         for values in product(*params.values()):
@@ -157,6 +182,7 @@ class BacktestRunner:
         other._model = model
         return other
 
+    @_rare_collections()
     def _run(
         self,
         start: datetime,
@@ -167,56 +193,79 @@ class BacktestRunner:
         progress: Progress | None = None,
     ) -> BacktestResult:
         begun = time.perf_counter()
-        span = (start, end)
-        refuse_tournament(self._config)
-        config, settings = self._records.environment(self._config)
-        schedules = schedules_of(config, settings, FeedScope.from_settings(settings).spacing)
-        longest = timedelta(seconds=max(schedule.horizon_seconds for schedule in schedules))
-        history = self._records.read(settings, start, end + longest)
-        model = fresh(self._model, config.call_method.tick_method)
+        config, settings = self._environment()
+        model = fresh(self._model, config.call_method.method)
         name = name or type(model).__name__
-        with _rare_collections():
-            played = play(model, name, history, config, settings, schedules, span, progress or _ignore)
-            judged = Judge(history, config, settings).all(played.predictions)
-        metrics = Standings(config, settings).of({name: judged})[name]
+        game = _Game(config, settings, name, (start, end), progress or _ignore)
+        history, played = self._rounds_played(model, game) if is_tournament(config) else self._feed_played(model, game)
+        judged = Judge(history, config, settings).all(played.predictions)
         result = BacktestResult(
             model_id=name,
-            start=span[0],
-            end=span[1],
+            start=start,
+            end=end,
             judged=judged,
-            metrics=metrics,
-            run_metrics=whole_run(judged, [*dict.fromkeys([*config.metrics, *BESIDE])]),
+            metrics=Standings(config, settings).of({name: judged})[name],
             costs_bps=costs_bps,
             missed=dict(played.missed),
             warnings=_warnings(played, sum(one.record.status is PredictionStatus.PENDING for one in judged)),
-            effort=Effort(played.bars, time.perf_counter() - begun, played.model_seconds),
         )
+        result.run_metrics |= whole_run(judged, result.numbers, [*dict.fromkeys([*config.metrics, *BESIDE])])
         result.metrics["net_mean_return"] = result.run_metrics["net_mean_return"] = result.equity.net_mean_return
+        result.effort = Effort(played.bars, time.perf_counter() - begun, played.model_seconds)
         return result
 
+    def _environment(self) -> tuple[CrunchConfig, Settings]:
+        """The config with what is played of it, and the settings that it is played by."""
+        if is_tournament(self._config):
+            return self._config, load_settings(os.environ)
+        return self._records.environment(self._config)
 
-def fresh(model: Any, tick_method: str) -> Any:
+    def _feed_played(self, model: Any, game: _Game) -> tuple[History, Play]:
+        """The records of the period, and what came of playing the schedules over them."""
+        config, settings, name, (start, end), progress = game
+        schedules = schedules_of(config, settings, FeedScope.from_settings(settings).spacing)
+        longest = timedelta(seconds=max(schedule.horizon_seconds for schedule in schedules))
+        history = self._records.read(settings, start, end + longest)
+        return history, play(model, name, history, config, settings, schedules, (start, end), progress)
+
+    def _rounds_played(self, model: Any, game: _Game) -> tuple[History, Play]:
+        """What came of asking the rounds of the period, whose outcomes need no records."""
+        config, settings, name, span, progress = game
+        rounds = rounds_between(self._rounds, *span)
+        no_records = History(FeedScope.from_settings(settings), {})
+        return no_records, play_rounds(model, name, rounds, config, settings, progress)
+
+
+class _Game(NamedTuple):
+    """What one run plays: by what, under which name, in which period."""
+
+    config: CrunchConfig
+    settings: Settings
+    name: str
+    span: tuple[datetime, datetime]
+    progress: Progress
+
+
+def _rounds_in(data: str | Path | Sequence[Round] | None) -> Sequence[Round]:
+    if data is None:
+        raise ConfigurationError(
+            "a tournament's backtest needs its rounds: data=[Round(…), …], or the Parquet file or folder that"
+            " write_rounds made"
+        )
+    return read_rounds(Path(data)) if isinstance(data, str | Path) else data
+
+
+def fresh(model: Any, method: str) -> Any:
     """A model that has seen nothing: made by its class or function, or copied.
 
-    An instance that cannot be copied is used as it is.
+    `method` is what an instance has and what makes one has not. An instance that cannot be copied is used as it is.
     """
-    if isinstance(model, type) or (callable(model) and not hasattr(model, tick_method)):
+    if isinstance(model, type) or (callable(model) and not hasattr(model, method)):
         return model()
     try:
         return copy.deepcopy(model)
     except Exception:  # what a stranger's object does when it is copied is its own affair
         return model
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Look for garbage in cycles less often: all that a run makes is kept, and looking through it takes a fifth."""
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, 50, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def _span(start: Moment, end: Moment) -> tuple[datetime, datetime]:
@@ -241,7 +290,7 @@ def moment_of(given: Moment) -> datetime:
             raise ConfigurationError(f"{given!r} is no time such as 2026-01-31 or 2026-01-31T12:00:00Z") from None
     if isinstance(given, datetime):
         return as_utc(given)
-    return as_utc(datetime(given.year, given.month, given.day))  # noqa: DTZ001 - as_utc gives it its zone
+    return datetime(given.year, given.month, given.day, tzinfo=UTC)
 
 
 def _warnings(played: Play, pending: int) -> list[str]:

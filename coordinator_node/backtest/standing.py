@@ -8,24 +8,27 @@ that a window holds are summed up.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Context, Decimal, Inexact
 from fractions import Fraction
-from typing import Any
+from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 
 from coordinator_node.backtest.judge import Judged
+from coordinator_node.backtest.numbers import Numbers
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig, default_compute_metrics
 from coordinator_node.db.json_text import encode_json
 from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.entities.times import from_epoch
 from coordinator_node.metrics import get_default_registry
-from coordinator_node.metrics.arrays import Floats
 from coordinator_node.metrics.observations import ObservationTable
-from coordinator_node.metrics.values import as_number, return_of, score_of, signal_of
+from coordinator_node.metrics.values import as_number
 from coordinator_node.services.checkpoint_periods import OpenPeriod
 from coordinator_node.services.generations import LIVE_GENERATION
 from coordinator_node.services.snapshot.observations import Observation, ObservationStore
@@ -38,6 +41,9 @@ from coordinator_node.services.window_sums import Sums, hours_before, window_sta
 
 BESIDE = ("ic", "ic_sharpe", "hit_rate", "mean_return", "max_drawdown", "sortino_ratio", "turnover")
 """The metrics that a backtest gives whatever the config asks for."""
+
+# Floats and their sums have fewer digits than this; should one not, it raises rather than rounds.
+_EXACT = Context(prec=2000, traps=[Inexact])
 
 
 @dataclass
@@ -67,23 +73,26 @@ def parts_of(judged: Sequence[Judged], config: CrunchConfig, settings: Settings)
     Those that are older than anything that is looked at are left out.
     """
     seconds = settings.score_cycle_seconds
-    ended = [one for one in judged if one.record.status is not PredictionStatus.PENDING]
+    ended = [one for one in judged if one.has_ended]
     if not ended:
         return []
     length = timedelta(seconds=settings.checkpoint_interval_seconds)
     period = OpenPeriod(settings.checkpoint_start or ended[0].record.performed_at, length, follows=False)
-    after = _looked_at_after(ended, config, seconds)
+    first = bisect_right(ended, _looked_at_after(ended, config, seconds), key=lambda one: one.resolvable_at)
     parts: dict[tuple[datetime, datetime | None], Part] = {}
     texts: dict[str, str] = {}
-    for one in (one for one in ended if one.resolvable_at > after):
+    for one in ended[first:]:
         counted_at = from_epoch(math.ceil(one.resolvable_at.timestamp() / seconds) * seconds)
         start = period.period_of(one.resolvable_at)
-        ends = period.start if start is None else start + period.length
-        part = parts.get((counted_at, start)) or parts.setdefault((counted_at, start), Part(counted_at, ends))
-        schedule_id = one.record.prediction_config_id or ""
-        if schedule_id not in texts:
-            texts[schedule_id] = encode_json(one.record.scope)
-        _count(part, one, texts[schedule_id])
+        part = parts.get((counted_at, start))
+        if part is None:
+            ends = period.start if start is None else start + period.length
+            part = parts[counted_at, start] = Part(counted_at, ends)
+        # The slots of a schedule share its scope; each row of a round has one of its own.
+        owner = one.record.prediction_config_id or one.record.input_id
+        if owner not in texts:
+            texts[owner] = encode_json(one.record.scope)
+        _count(part, one, texts[owner])
     return list(parts.values())
 
 
@@ -156,13 +165,16 @@ class Standings:
     def _windows(self, parts: Sequence[Part], as_of: datetime) -> dict[str, float]:
         aggregation = self._config.aggregation
         starts = window_starts(aggregation, as_of)
-        sums = dict.fromkeys(starts, Sums())
-        for part in parts:
-            holding = [name for name, start in starts.items() if part.period_end > start]
-            if holding:
-                own = _sums_of(self._summary(part), aggregation.value_field)
-                sums |= {name: sums[name].plus(own) for name in holding}
-        means = {name: own.mean(aggregation.missing_score) for name, own in sums.items()}
+        earliest = min(starts.values(), default=as_of)
+        counted = [
+            (ended_at, _counted(self._summary(part), aggregation.value_field))
+            for part in parts
+            if (ended_at := part.period_end) > earliest
+        ]
+        means = {
+            name: _sums_of([one for ended_at, one in counted if ended_at > start]).mean(aggregation.missing_score)
+            for name, start in starts.items()
+        }
         return {name: math.nan if mean is None else mean for name, mean in means.items()}
 
     def _summary(self, part: Part) -> ModelSummary:
@@ -205,42 +217,49 @@ class Standings:
         return found
 
 
-def _sums_of(summary: ModelSummary, field: str) -> Sums:
-    """What `window_sums` reads of the snapshot: the exact value of the number's text."""
-    value = as_number(summary.summary.get(field))
-    missing = summary.meta["missing_count"]
+class _Counted(NamedTuple):
+    """What `window_sums` reads of a snapshot: the exact value of its number's text, times its predictions."""
+
+    total: Decimal
+    weight: int
+    missing: int
+
+
+def _counted(summary: ModelSummary, field: str) -> _Counted:
+    value, missing = as_number(summary.summary.get(field)), summary.meta["missing_count"]
     if value is None:
-        return Sums(missing=missing)
+        return _Counted(Decimal(0), 0, missing)
     count = summary.prediction_count
-    return Sums(Fraction(repr(value)) * count, count, missing)
+    return _Counted(_EXACT.multiply(Decimal(repr(value)), count), count, missing)
 
 
-def whole_run(judged: Sequence[Judged], names: Sequence[str]) -> dict[str, float]:
+def _sums_of(counted: Sequence[_Counted]) -> Sums:
+    total = reduce(_EXACT.add, [one.total for one in counted], Decimal(0))
+    return Sums(Fraction(total), sum(one.weight for one in counted), sum(one.missing for one in counted))
+
+
+def whole_run(judged: Sequence[Judged], numbers: Numbers, names: Sequence[str]) -> dict[str, float]:
     """Built-in metrics of one model over all of its scored predictions; NaN where undefined.
 
     Those that compare models are undefined here.
     """
-    table = _table([one for one in judged if one.record.status is PredictionStatus.SCORED])
     registry = get_default_registry()
     values: dict[str, float] = {}
+    table = _table(judged, numbers)
     if table.signals.size:
         until = max(one.resolvable_at for one in judged)
         values = registry.compute_table(list(names), table, until)[table.model_ids[0]]
     return {name: values.get(name, math.nan) for name in names if registry.is_table_measure(name)}
 
 
-def _table(scored: Sequence[Judged]) -> ObservationTable:
-    in_order = sorted(scored, key=lambda one: (one.record.performed_at, one.record.scope_key, one.record.input_id))
-    keys = [one.record.scope_key for one in in_order]
-    numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
+def _table(judged: Sequence[Judged], numbers: Numbers) -> ObservationTable:
+    records = [one.record for one in judged]
+    keys = [(record.performed_at, record.scope_key, record.input_id) for record in records]
+    places = np.array(sorted(np.flatnonzero(numbers.scored).tolist(), key=keys.__getitem__), dtype=np.intp)
     return ObservationTable(
-        model_ids=(in_order[0].record.model_id if in_order else "",),
-        scopes=np.array([numbers[key] for key in keys], dtype=np.intp),
-        signals=_row(signal_of(one.record.inference_output) for one in in_order),
-        scores=_row(score_of(one.result) for one in in_order),
-        returns=_row(return_of(one.result, one.truth) for one in in_order),
+        model_ids=(records[0].model_id if records else "",),
+        scopes=numbers.scopes[places],
+        signals=numbers.signals[None, places],
+        scores=numbers.scores[None, places],
+        returns=numbers.returns[None, places],
     )
-
-
-def _row(values: Iterable[Any]) -> Floats:
-    return np.array([[math.nan if value is None else value for value in values]], dtype=np.float64)

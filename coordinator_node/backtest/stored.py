@@ -11,7 +11,14 @@ def as_stored(document: dict[str, Any]) -> dict[str, Any]:
 
     The signal of an output without a known field is its first number, so the order counts.
     """
-    return {key: document[key] for key in _order(tuple(document))}
+    return {key: document[key] for key in _order(tuple(document))} if len(document) > 1 else document
+
+
+def stored_tree(value: Any) -> Any:
+    """A JSON value with the keys of all its objects in that order."""
+    if isinstance(value, dict):
+        return as_stored({key: stored_tree(item) for key, item in value.items()})
+    return [stored_tree(item) for item in value] if isinstance(value, list) else value
 
 
 @lru_cache(maxsize=1000)

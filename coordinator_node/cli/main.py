@@ -240,7 +240,10 @@ def backtest(
     start: Annotated[datetime, typer.Option("--from", parser=_moment, metavar="TIME", help="First moment to play.")],
     end: Annotated[datetime, typer.Option("--to", parser=_moment, metavar="TIME", help="First moment not to play.")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder of daily Parquet files, as backfill writes; default: BACKFILL_DATA_DIR.")
+        Path | None,
+        typer.Option(
+            help="Folder of daily Parquet files, as backfill writes (BACKFILL_DATA_DIR); rounds of a tournament."
+        ),
     ] = None,
     coordinator_url: Annotated[
         str | None, typer.Option("--coordinator", metavar="URL", help="Take a coordinator's files; --data keeps them.")

@@ -260,8 +260,10 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
         BacktestRunner(Momentum, config_of(), data=root, kind="tick").run(START, START + HOUR)
     with pytest.raises(ConfigurationError, match="object has no method 'tick'"):
         BacktestRunner(object, config_of(), data=root).run(START, START + HOUR)
-    with pytest.raises(ConfigurationError, match="rounds come by request"):
-        BacktestRunner(Momentum, CrunchConfig(mode="tournament"), data=root).run(START, START + HOUR)
+    with pytest.raises(ConfigurationError, match="a tournament's backtest needs its rounds"):
+        BacktestRunner(Momentum, CrunchConfig(mode="tournament"))
+    with pytest.raises(ConfigurationError, match="data holds rounds, but the config is not for tournaments"):
+        BacktestRunner(Momentum, config_of(), data=[])
     with pytest.raises(ConfigurationError, match="shorter than the feed's spacing"):
         BacktestRunner(Momentum, config_of(horizon=30), data=root).run(START, START + HOUR)
     next((root / "simulated/BTC/candle/1m").glob("*.parquet")).write_bytes(b"torn")

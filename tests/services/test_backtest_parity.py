@@ -6,7 +6,8 @@ import asyncio
 import importlib
 import math
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from model_cluster import Behaviour, ModelCluster, ModelRaisedError
 from sqlalchemy import Engine
 from sqlmodel import Session
 
-from coordinator_node.backtest import BacktestResult, BacktestRunner
+from coordinator_node.backtest import BacktestResult, BacktestRunner, Round, write_rounds
 from coordinator_node.backtest.standing import Standings
 from coordinator_node.cli.init import Layout, create_workspace
 from coordinator_node.config.settings import Settings, load_settings
@@ -34,6 +35,8 @@ from coordinator_node.services.predict.service import PredictService
 from coordinator_node.services.predict.shards import SHARD_NAMES, Shards
 from coordinator_node.services.score import score_stage
 from coordinator_node.services.snapshot import SnapshotStage
+from coordinator_node.services.tournament.rounds import queue_round
+from coordinator_node.services.tournament.truths import give_truth
 
 START = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
 # The models connect, and the schedules are activated, a little before the first slot.
@@ -49,6 +52,7 @@ ENVIRON = {
     "SCORE_INTERVAL_SECONDS": str(CYCLE),
 }
 PACKS = {
+    "tournament": ("linear", "guess", "one_feature"),
     "prediction": ("fading", "guess", "momentum"),
     "trading": ("always_bought", "patient_momentum", "restless"),
     "density": ("recent_volatility", "too_narrow", "too_wide"),
@@ -112,8 +116,25 @@ def behaviour(model: Any) -> Behaviour:
     return call
 
 
-async def play_live(engine: Engine, config: CrunchConfig, models: dict[str, Any], records: list[FeedRecord]) -> None:
-    """A step of the predict stage at each moment of the feed and of the slots, its answers stored before the next."""
+def all_rounds() -> list[Round]:
+    """Rounds whose truths are told in another order; one row waits for its truth, and so does a whole round."""
+    rng = random.Random(11)
+    rounds = []
+    for number in range(9):
+        rows = [{f"x{n}": rng.gauss(0, 1) for n in (4, 2, 3, 1)} for _ in range(5)]
+        truths: list[Any] = [{"target": 0.4 * row["x1"] + rng.gauss(0, 0.5)} for row in rows]
+        truths[2] = None if number == 4 else truths[2]
+        asked_at = START + timedelta(seconds=7 * number)
+        told_at = asked_at + timedelta(seconds=rng.uniform(1, 30))
+        rounds.append(Round(f"round-{number}", asked_at, rows, truths if number != 6 else None, told_at))
+    return rounds
+
+
+@asynccontextmanager
+async def predicting(
+    engine: Engine, config: CrunchConfig, models: dict[str, Any]
+) -> AsyncIterator[Callable[[datetime], Coroutine[Any, Any, None]]]:
+    """Give what does a step of the predict stage at a moment, and stores all that is answered."""
     now = CONNECTED
     async with ModelCluster(**{name: behaviour(model) for name, model in models.items()}) as cluster:
         settings = load_settings(
@@ -131,20 +152,46 @@ async def play_live(engine: Engine, config: CrunchConfig, models: dict[str, Any]
         service = PredictService(engine, config, settings, shards, lambda: now, lambda: None, background)
         background(shards.run())
         service.start()
+
+        async def step(moment: datetime) -> None:
+            nonlocal now
+            now = moment
+            await service.step()
+            await idle(service)
+
         try:
             await until(lambda: len(service._lanes.ids()) == len(models), service)
-            moments = {START + timedelta(seconds=n) for n in range(0, SECONDS, 5)}
-            known = {r.ts_event for r in records if CONNECTED < r.ts_event <= max(moments)}
-            for moment in sorted(moments | known):
-                now = moment
-                await service.step()
-                await idle(service)
+            yield step
         finally:
             await service.close()
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             group.release()
+
+
+async def play_records(engine: Engine, config: CrunchConfig, models: dict[str, Any], records: list[FeedRecord]) -> None:
+    """A step at each moment of the feed and of the slots."""
+    with transaction(engine) as session:
+        store_records(session, records, START)
+    async with predicting(engine, config, models) as step:
+        moments = {START + timedelta(seconds=n) for n in range(0, SECONDS, 5)}
+        known = {r.ts_event for r in records if CONNECTED < r.ts_event <= max(moments)}
+        for moment in sorted(moments | known):
+            await step(moment)
+
+
+async def play_rounds(engine: Engine, config: CrunchConfig, models: dict[str, Any], rounds: list[Round]) -> None:
+    """A step when each round is asked; afterwards the truths."""
+    async with predicting(engine, config, models) as step:
+        for one in rounds:
+            with transaction(engine) as session:
+                queue_round(session, config, one.round_id, one.features, one.asked_at)
+            await step(one.asked_at)
+    for one in rounds:
+        if one.ground_truth is not None:
+            with transaction(engine) as session:
+                give_truth(session, config, one.round_id, one.ground_truth, one.due_at)
 
 
 async def until(true: Callable[[], bool], service: PredictService) -> None:
@@ -179,10 +226,10 @@ def score_live(engine: Engine, config: CrunchConfig, settings: Settings) -> None
 
 
 PREDICTIONS = """
-    SELECT prediction.model_id, prediction.scope_key, performed_at, resolvable_at, status,
+    SELECT prediction.model_id, prediction.scope_key, scope_jsonb AS scope, performed_at, resolvable_at, status,
            prediction.failed_reason, inference_output_jsonb AS output, scores.result_jsonb AS result
     FROM predictions AS prediction LEFT JOIN scores ON scores.prediction_id = prediction.id
-    ORDER BY prediction.model_id, performed_at, prediction.scope_key
+    ORDER BY prediction.model_id, performed_at, prediction.scope_key, scope_jsonb -> 'feature_index'
 """
 NEWEST = "SELECT entries_jsonb FROM leaderboards ORDER BY created_at DESC LIMIT 1"
 
@@ -192,6 +239,7 @@ def as_rows(result: BacktestResult) -> list[dict[str, Any]]:
         {
             "model_id": one.record.model_id,
             "scope_key": one.record.scope_key,
+            "scope": one.record.scope,
             "performed_at": one.record.performed_at,
             "resolvable_at": one.record.resolvable_at,
             "status": one.record.status.value,
@@ -201,7 +249,8 @@ def as_rows(result: BacktestResult) -> list[dict[str, Any]]:
         }
         for one in result.judged
     ]
-    return sorted(made, key=lambda row: (row["performed_at"], row["scope_key"]))
+    in_order = ("performed_at", "scope_key")
+    return sorted(made, key=lambda row: (*(row[name] for name in in_order), row["scope"].get("feature_index")))
 
 
 async def test_live_and_backtest_are_the_same_to_the_last_digit(
@@ -213,22 +262,26 @@ async def test_live_and_backtest_are_the_same_to_the_last_digit(
     monkeypatch.setattr(grid, "DEADLINE_SHARE", 10.0)
     monkeypatch.setattr(grid, "DEADLINE_MOST_SHARE", 10.0)
     config = importlib.import_module(f"parity_{pack}.config").CrunchConfig()
-    records = all_records()
-    with transaction(engine) as session:
-        store_records(session, records, START)
-    await play_live(engine, config, models_of(pack), records)
+    if pack == "tournament":
+        rounds = all_rounds()
+        await play_rounds(engine, config, models_of(pack), rounds)
+        data = write_rounds(tmp_path / "rounds.parquet", rounds)
+    else:
+        records = all_records()
+        await play_records(engine, config, models_of(pack), records)
+        data = write_files(tmp_path / "data", records)
     score_live(engine, config, load_settings(ENVIRON))
 
-    root = write_files(tmp_path / "data", records)
     end = START + timedelta(seconds=SECONDS)
     results = {
-        name: BacktestRunner(model, config, data=root).run(CONNECTED, end, model_id=name)
+        name: BacktestRunner(model, config, data=data).run(CONNECTED, end, model_id=name)
         for name, model in models_of(pack).items()
     }
     live = rows(engine, PREDICTIONS)
     assert len(live) > 60
     assert live == [row for name in sorted(results) for row in as_rows(results[name])]
-    assert {row["status"] for row in live} == {"SCORED", "FAILED"}
+    assert {row["status"] for row in live} - {"PENDING"} == {"SCORED", "FAILED"}
+    assert ("PENDING" in {row["status"] for row in live}) == (pack == "tournament")
 
     together = Standings(config, load_settings(ENVIRON)).of({name: one.judged for name, one in results.items()})
     entries = {entry["model_id"]: entry["score"]["metrics"] for entry in rows(engine, NEWEST)[0]["entries_jsonb"]}

@@ -14,7 +14,7 @@ from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.repositories.predictions import prediction_entity
 from coordinator_node.db.repositories.scores import score_entity
 from coordinator_node.db.tables import PredictionRow, PredictionSlotRow, ScoreRow
-from coordinator_node.entities.ids import new_id
+from coordinator_node.entities.ids import new_ids
 from coordinator_node.entities.json_values import UnstorableError, fault_in, storable
 from coordinator_node.entities.prediction import PredictionRecord, PredictionStatus, ScoreRecord
 from coordinator_node.entities.tournament import RoundStatus
@@ -72,22 +72,15 @@ def queue_round(session: Session, config: CrunchConfig, round_id: str, features:
             that a row does not give, or an id that is empty, too long or cannot be stored.
         RoundConflictError: there is a round of this id, or no model is known.
     """
-    if not 1 <= len(round_id) <= MAX_ID_CHARACTERS or fault_in(round_id, "round_id"):
-        raise RoundInputError(f"a round's id must be plain text of 1 to {MAX_ID_CHARACTERS} characters")
-    if not 1 <= len(features) <= MAX_FEATURES:
-        raise RoundInputError(f"features holds {len(features)} rows; a round has 1 to {MAX_FEATURES}")
-    rows = [_checked(row, f"features[{index}]") for index, row in enumerate(features)]
-    scopes = [row_scope(config, row, round_id, index) for index, row in enumerate(rows)]
-    for row, scope in zip(rows, scopes, strict=True):
-        row_arguments(config.call_method, row, scope)
+    rows, scopes = checked_round(config, round_id, features)
     models = known_models(session, now)
     if not models:
         raise RoundConflictError(
             f"round {round_id!r} was not queued: no model is known; a predict worker must have connected to one, and it"
             " must not have been away for 24 hours"
         )
-    inputs = [new_id() for _ in rows]
-    slots = [new_id() for _ in rows]
+    # In the order of the rows, which metrics go by among predictions of one moment.
+    inputs, slots = new_ids(len(rows)), new_ids(len(rows))
     session.connection().execute(
         _WRITE_INPUTS, {"ids": inputs, "rows": _documents(rows), "scopes": _documents(scopes), "now": now}
     )
@@ -96,6 +89,25 @@ def queue_round(session: Session, config: CrunchConfig, round_id: str, features:
         raise RoundConflictError(f"round {round_id!r} exists already; ask under another id, or for its status")
     write_calls(session, slots[0], models, now)
     notify(session, ROUNDS)
+
+
+def checked_round(
+    config: CrunchConfig, round_id: str, features: Sequence[Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A round's feature rows as they are stored, and the scope of each; live and in backtests.
+
+    Raises:
+        RoundInputError: as `queue_round`.
+    """
+    if not 1 <= len(round_id) <= MAX_ID_CHARACTERS or fault_in(round_id, "round_id"):
+        raise RoundInputError(f"a round's id must be plain text of 1 to {MAX_ID_CHARACTERS} characters")
+    if not 1 <= len(features) <= MAX_FEATURES:
+        raise RoundInputError(f"features holds {len(features)} rows; a round has 1 to {MAX_FEATURES}")
+    rows = [_checked(row, f"features[{index}]") for index, row in enumerate(features)]
+    scopes = [row_scope(config, row, round_id, index) for index, row in enumerate(rows)]
+    for row, scope in zip(rows, scopes, strict=True):
+        row_arguments(config.call_method, row, scope)
+    return rows, scopes
 
 
 def round_status(connection: Connection, round_id: str) -> dict[str, Any]:

@@ -1,12 +1,18 @@
-"""Rounds come by request: a backtest says that there is nothing to play."""
+"""What the README says about backtests runs as it stands there."""
 
-import pytest
+import re
+from pathlib import Path
 
-from coordinator_node.entities.errors import ConfigurationError
-from starter_challenge.backtest import BacktestRunner
-from starter_challenge.tracker import TrackerBase
+README = Path(__file__).parent.parent / "README.md"
 
 
-def test_there_is_nothing_to_play(tmp_path):
-    with pytest.raises(ConfigurationError, match="rounds come by request"):
-        BacktestRunner(model=TrackerBase(), data=tmp_path).run("2026-10-01", "2026-10-02")
+def test_the_readmes_backtest_scores_every_prediction(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    backtest = README.read_text(encoding="utf-8").partition("## Backtest")[2]
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", backtest, re.DOTALL):
+        exec(code, names)  # noqa: S102 - the README's own code
+    result = names["result"]
+    assert result.counts == {"SCORED": 200}
+    assert result.metrics["score_recent"] > 0
+    assert "score_recent" in result.summary()
