@@ -17,6 +17,26 @@ setup: ## make .venv/ in the checkout, with all that the targets below need
 demo: setup ## run a whole live competition on this machine; ARGS="--seconds 45" passes arguments on
 	@$(BIN)/coordinator-node demo $(ARGS)
 
+# The settings of containers: what the terminal sets comes before what .local.env says.
+COMPOSE := docker compose --env-file .local.env --profile '*'
+API_PORT = $(or $(REPORT_API_PORT),$(shell sed -n 's/^REPORT_API_PORT=//p' .local.env 2>/dev/null | tail -n 1),8000)
+API ?= http://127.0.0.1:$(API_PORT)
+
+.local.env:
+	@cp .local.env.example .local.env
+
+deploy: .local.env ## build and start all in containers; ARGS="--scale score-worker=3" passes arguments on
+	@$(PYTHON) scaffold/node/scripts/deploy.py $(ARGS)
+
+down: .local.env ## stop and remove the containers; ARGS="--volumes" removes the database too
+	@$(COMPOSE) down --remove-orphans $(ARGS)
+
+logs: .local.env ## follow what the containers say; ARGS="score-worker" for one
+	@$(COMPOSE) logs --follow $(ARGS)
+
+verify-e2e: .local.env ## wait until every model is scored, and a leaderboard and a checkpoint exist
+	@$(PYTHON) scaffold/node/scripts/verify_e2e.py --url $(API) $(ARGS)
+
 test: setup ## run the tests; ARGS="-k name" passes arguments on
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
@@ -59,4 +79,4 @@ lock: setup ## write requirements.lock anew from pyproject.toml
 clean: ## remove environments, caches and local runs
 	@rm -rf .venv .uv .coordinator dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo test lint bench-feed bench-retention bench-predict bench-score bench-api fuzz-api bench-backtest verify-packs format lock clean
+.PHONY: help setup demo deploy down logs verify-e2e test lint bench-feed bench-retention bench-predict bench-score bench-api fuzz-api bench-backtest verify-packs format lock clean

@@ -49,7 +49,9 @@ def test_it_is_the_installed_one_and_brings_types_migrations_and_the_demo(instal
     assert (package / "py.typed").exists()
     assert sorted(p.name for p in (package / "_alembic" / "versions").glob("*.py"))
     assert (package / "local" / "demo_workspace" / "submissions" / "momentum" / "submission.json").exists()
-    assert (package / "_templates" / "scaffold" / "node" / ".local.env.example").exists()
+    node = package / "_templates" / "scaffold" / "node"
+    assert all((node / name).exists() for name in (".local.env.example", "requirements.lock", "wheels/README.md"))
+    assert (node.parent / ".dockerignore").exists()
     assert (package / "_verify.py").exists()
     assert (package / "_templates" / "packs" / "prediction" / "pack.toml").exists()
     assert (installed / "coordinator" / "contracts.py").exists()

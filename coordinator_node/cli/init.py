@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import typer
@@ -51,6 +52,7 @@ def run_init(name: str, pack: str, parent: Path, layout: Layout, *, force: bool)
     typer.echo(f"made {target} from the pack {pack}. Next:")
     typer.echo(f"  cd {target}")
     typer.echo("  make up            # the whole competition on this machine, without Docker")
+    typer.echo("  make deploy        # or in containers")
     typer.echo("  make verify-e2e    # while it runs: is every model scored, is there a leaderboard and a checkpoint?")
     return 0
 
@@ -104,6 +106,7 @@ def _rename(folder: Path, name: str, layout: Layout) -> None:
     parts = {"node": layout.node.format(name=name), "challenge": layout.challenge.format(name=name)}
     words = {TEMPLATE_NAME: name, TEMPLATE_MODULE: name.replace("-", "_")}
     words |= {f"@{part}@": place for part, place in parts.items()}
+    words["@version@"] = version("coordinator-node")
     for path in sorted(folder.rglob("*"), reverse=True):  # what a folder holds comes before the folder
         if path.is_file():
             content = path.read_text(encoding="utf-8")

@@ -137,6 +137,7 @@ class Settings(BaseSettings):
     input_ttl_days: Days | None = None
     leaderboard_ttl_days: Days | None = None
     worker_metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    worker_alive_file: Path | None = None
     log_format: Literal["", "json", "text"] = ""
     log_level: Literal["", "DEBUG", "INFO", "WARNING", "ERROR"] = ""
 

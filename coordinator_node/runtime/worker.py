@@ -146,7 +146,17 @@ class Worker:
             asked_at = self.clock()
             with contextlib.suppress(DBAPIError):
                 self.clock.compare(asked_at, await asyncio.to_thread(self.heartbeat.beat))
+                self._note_beat()
             await asyncio.sleep(BEAT_SECONDS)
+
+    def _note_beat(self) -> None:
+        """Show those who look after the process, and cannot ask the database, that a heartbeat arrived there."""
+        file = self.settings.worker_alive_file
+        if file is not None:
+            try:
+                file.touch()
+            except OSError as error:
+                log.warning("WORKER_ALIVE_FILE cannot be written", file=str(file), reason=error.strerror or str(error))
 
     async def _wait_for_database(self) -> None:
         failures = 0

@@ -12,12 +12,18 @@ from coordinator_node.config.settings import Settings, load_settings, variable_n
 from coordinator_node.entities.errors import ConfigurationError
 
 EXAMPLE = Path(__file__).parents[2] / ".local.env.example"
-# The scaffold's and the example's file say simulated, so that a first run works anywhere.
-DIFFERENT = {"FEED_SOURCE": "simulated"}
+# The scaffold's and the example's file say simulated, so that a first run works anywhere, and soon shows everything.
+DIFFERENT = {
+    "FEED_SOURCE": "simulated",
+    "SCORE_INTERVAL_SECONDS": "5",
+    "CHECKPOINT_INTERVAL_SECONDS": "60",
+    "CHECKPOINT_GRACE_SECONDS": "20",
+}
 
 
 def listed() -> dict[str, str]:
-    lines = EXAMPLE.read_text().splitlines()
+    """The engine's variables; those of containers, which only docker-compose.yml reads, stand last."""
+    lines = EXAMPLE.read_text().partition("# --- Containers only")[0].splitlines()
     return dict(m.groups() for line in lines if (m := re.fullmatch(r"(?:# )?([A-Z][A-Z0-9_]+)=(.*)", line)))
 
 

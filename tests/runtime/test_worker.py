@@ -85,6 +85,31 @@ def test_sigterm_lets_the_pass_finish_and_gives_everything_back(
         assert connection.execute(text(held)).scalar() == 0
 
 
+def test_it_shows_by_a_file_that_the_database_has_its_heartbeat(
+    tmp_path: Path, engine: Engine, database_url: str
+) -> None:
+    alive = tmp_path / "alive"
+    with started(tmp_path, database_url, 0, WORKER_ALIVE_FILE=str(alive)) as process:
+        until(engine, "began")
+        for _ in range(200):
+            if alive.exists():
+                break
+            time.sleep(0.05)
+        assert alive.exists()
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT count(*) FROM worker_heartbeats")).scalar() == 1
+        assert process.poll() is None
+
+
+def test_a_file_that_cannot_be_written_ends_no_worker(tmp_path: Path, engine: Engine, database_url: str) -> None:
+    with started(tmp_path, database_url, 0, WORKER_ALIVE_FILE=str(tmp_path / "none" / "alive")) as process:
+        until(engine, "ended")
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "WORKER_ALIVE_FILE cannot be written" in errors
+
+
 def test_a_second_signal_ends_at_once(tmp_path: Path, engine: Engine, database_url: str) -> None:
     with started(tmp_path, database_url, 60) as process:
         until(engine, "began")
