@@ -13,9 +13,11 @@ from pathlib import Path
 
 import typer
 
+from coordinator_node.cli.own_wheel import checkout, put_wheel
 from coordinator_node.cli.templates import DESCRIPTION, find_pack, scaffold_folder
 from coordinator_node.entities.errors import ConfigurationError
 
+DISTRIBUTION = "coordinator-node"
 TEMPLATE_NAME = "starter-challenge"
 TEMPLATE_MODULE = "starter_challenge"
 KEBAB_CASE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -49,12 +51,22 @@ def run_init(name: str, pack: str, parent: Path, layout: Layout, *, force: bool)
     except (WorkspaceExistsError, OSError) as error:
         typer.echo(f"no workspace was made: {error}", err=True)
         return 1
+    _bring_own_version(target / layout.node.format(name=name) / "wheels")
     typer.echo(f"made {target} from the pack {pack}. Next:")
     typer.echo(f"  cd {target}")
     typer.echo("  make up            # the whole competition on this machine, without Docker")
     typer.echo("  make deploy        # or in containers")
     typer.echo("  make verify-e2e    # while it runs: is every model scored, is there a leaderboard and a checkpoint?")
     return 0
+
+
+def _bring_own_version(wheels: Path) -> None:
+    source = checkout()
+    if source is not None and (problem := put_wheel(source, wheels)):
+        typer.echo(
+            f"no wheel of {source} could be built ({problem}): containers will run the release {version(DISTRIBUTION)}",
+            err=True,
+        )
 
 
 def create_workspace(name: str, pack_name: str, parent: Path, layout: Layout, *, force: bool = False) -> Path:
@@ -106,7 +118,7 @@ def _rename(folder: Path, name: str, layout: Layout) -> None:
     parts = {"node": layout.node.format(name=name), "challenge": layout.challenge.format(name=name)}
     words = {TEMPLATE_NAME: name, TEMPLATE_MODULE: name.replace("-", "_")}
     words |= {f"@{part}@": place for part, place in parts.items()}
-    words["@version@"] = version("coordinator-node")
+    words["@version@"] = version(DISTRIBUTION)
     for path in sorted(folder.rglob("*"), reverse=True):  # what a folder holds comes before the folder
         if path.is_file():
             content = path.read_text(encoding="utf-8")

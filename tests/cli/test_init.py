@@ -68,6 +68,18 @@ def test_the_older_spelling_makes_the_older_layout(tmp_path: Path) -> None:
     assert "PYTHONPATH=../crunch-eth-down" in (tmp_path / "eth-down/crunch-node-eth-down/.local.env").read_text()
 
 
+def test_a_workspace_made_by_a_checkout_brings_its_wheel_for_containers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert CliRunner().invoke(app, ["init", "btc-up", "-o", str(tmp_path)]).exit_code == 0
+    assert [file.name for file in (tmp_path / "btc-up/node/wheels").glob("coordinator_node-*.whl")]
+    monkeypatch.setattr(init, "checkout", lambda: tmp_path / "btc-up")
+    done = CliRunner().invoke(app, ["init", "eth-up", "-o", str(tmp_path)])
+    assert done.exit_code == 0
+    assert "no wheel of" in done.output
+    assert [file.name for file in (tmp_path / "eth-up/node/wheels").iterdir()] == ["README.md"]
+
+
 def test_the_older_demo_scaffolds_and_the_other_tools_spelling_is_init(tmp_path: Path) -> None:
     assert CliRunner().invoke(coordinator, ["demo", "-o", str(tmp_path)]).exit_code == 0
     assert (tmp_path / "btc-up" / "crunch-node-btc-up" / "Makefile").is_file()
