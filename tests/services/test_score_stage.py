@@ -22,7 +22,7 @@ from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.runtime.loop import PassResult
 from coordinator_node.services.checks.startup import warn_at_start
-from coordinator_node.services.score import ScoreStage, service
+from coordinator_node.services.score import ScoreStage, claim_size, service
 from coordinator_node.services.score.service import back_off
 from coordinator_node.services.snapshot import SnapshotStage
 
@@ -151,6 +151,7 @@ def test_of_a_thousand_predictions_the_bad_ones_fail_and_the_rest_is_scored(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "BATCH", 1000)
+    monkeypatch.setattr(claim_size, "FIRST", 1000)
     with Session(engine) as session:
         market(session)
         model, row = builders.model(session), builders.market_input(session)

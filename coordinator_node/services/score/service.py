@@ -29,6 +29,7 @@ from coordinator_node.services.score.claim import (
     grouped,
     read_records,
 )
+from coordinator_node.services.score.claim_size import ClaimSize
 from coordinator_node.services.score.scoring import Scorer, Verdict
 from coordinator_node.services.score.store import (
     Expiry,
@@ -68,23 +69,27 @@ class ScoreStage:
         self._engine = engine
         self._truths = GroundTruths(config, settings)
         self._scorer = Scorer(config, settings)
+        self._size = ClaimSize(BATCH)
         self._timeout = timedelta(seconds=settings.ground_truth_timeout_seconds)
 
     def run_once(self, now: datetime) -> PassResult:
         """Work on the predictions that are due, at most BATCH of them."""
+        limit = self._size.limit
         with transaction(self._engine) as session:
-            claimed = claim_due(session, now, BATCH)
+            claimed = claim_due(session, now, limit)
             in_time, late = committed_in_time(session, claimed)
             store_expiries(session, [Expiry(prediction.id, COMMITTED_LATE) for prediction in late])
             counts = self._settle(session, grouped(in_time), now) if in_time else {}
             if late:
                 log.warning("predictions failed: they were committed late", predictions=len(late))
                 counts["failed"] = counts.get("failed", 0) + len(late)
-        return PassResult(counts, again=len(claimed) == BATCH)
+        return PassResult(counts, again=len(claimed) == limit)
 
     def _settle(self, session: Session, groups: Groups, now: datetime) -> dict[str, int]:
         truths, outcomes = self._resolve(session, groups)
-        verdicts = self._score(groups, truths, time.monotonic() + SCORING_SECONDS)
+        begun = time.monotonic()
+        verdicts = self._score(groups, truths, begun + SCORING_SECONDS)
+        self._size.took(len(verdicts), time.monotonic() - begun)
         new = {group: truth for group, truth in truths.items() if group in outcomes}
         for group, standing in store_truths(session, new).items():
             if standing != new[group]:
