@@ -57,6 +57,10 @@ bench-predict: setup ## slots kept and CPU with 200 models, beside bare gRPC cal
 bench-score: setup ## predictions scored a second beside up to a million old ones, and beside the floor; what the Merkle log costs
 	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_score.py $(ARGS)
 	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_commitments.py
+	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_score_workers.py
+
+chaos: setup ## kill, stop, cut and fill up whatever a running stack consists of, and look at every row after; ARGS="--only clock"
+	@$(BIN)/python tests/chaos/run_chaos.py $(ARGS)
 
 bench-api: setup ## what each endpoint takes beside a million predictions, alone and with 32 clients
 	@PYTHONPATH=tests $(BIN)/python tests/benchmarks/bench_api.py $(ARGS)
@@ -79,4 +83,4 @@ lock: setup ## write requirements.lock anew from pyproject.toml
 clean: ## remove environments, caches and local runs
 	@rm -rf .venv .uv .coordinator dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo deploy down logs verify-e2e test lint bench-feed bench-retention bench-predict bench-score bench-api fuzz-api bench-backtest verify-packs format lock clean
+.PHONY: help setup demo deploy down logs verify-e2e test lint bench-feed bench-retention bench-predict bench-score chaos bench-api fuzz-api bench-backtest verify-packs format lock clean
