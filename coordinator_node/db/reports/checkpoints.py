@@ -12,7 +12,6 @@ from coordinator_node.db.reports.records import Record, fetch
 from coordinator_node.db.tables import CheckpointRow
 from coordinator_node.entities.prediction import CheckpointStatus
 
-
 _NEWEST_VERSION = text(
     """
     SELECT CAST(xmin AS text) || ' ' || id FROM checkpoints

@@ -1,4 +1,4 @@
-"""How many predictions one pass claims: as many as it scores in a short time, so that other workers have their share."""
+"""How many predictions one pass claims: what it scores in a short time, so that other workers have their share."""
 
 from __future__ import annotations
 
