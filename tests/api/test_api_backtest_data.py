@@ -14,8 +14,9 @@ from api_cases import report_app, running
 from backtest_cases import Momentum, config_of, every, walk, write_files
 from sqlalchemy import Engine
 
-from coordinator_node.backtest import BacktestRunner
+from coordinator_node.backtest import BacktestRunner, Round
 from coordinator_node.backtest.download import Coordinator, CoordinatorError
+from coordinator_node.crunch_config import CallMethodArg, CallMethodConfig, CrunchConfig
 from coordinator_node.entities.errors import ConfigurationError
 
 START = datetime(2025, 6, 1, tzinfo=UTC)
@@ -90,6 +91,16 @@ def other() -> Iterator[str]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_a_deployed_models_diversity_is_the_coordinators(other: str) -> None:
+    model = type("Says", (), {"predict": lambda self, features: {"value": 1.0}})
+    config = CrunchConfig(
+        mode="tournament", call_method=CallMethodConfig(args=[CallMethodArg(name="features", type="JSON")])
+    )
+    runner = BacktestRunner(model, config, data=[Round("r1", START, [{"x": 1.0}])], coordinator_url=other)
+    assert runner.run(START, START + DAY).diversity is None
+    assert runner.run(START, START + DAY, model_id="a/b").diversity == {"model_id": "a/b", "diversity_score": 0.5}
 
 
 def test_what_a_coordinator_does_not_give_is_said(other: str) -> None:

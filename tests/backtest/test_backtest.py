@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from backtest_cases import Momentum, config_of, every, walk, write_files
@@ -14,6 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator_node.backtest import BacktestRunner
+from coordinator_node.backtest.equity import equity_of
+from coordinator_node.backtest.numbers import Numbers
+from coordinator_node.backtest.result import MissingPandasError
 from coordinator_node.backtest.standing import BESIDE
 from coordinator_node.crunch_config import CrunchConfig, InferenceInput
 from coordinator_node.entities.errors import ConfigurationError
@@ -185,6 +190,35 @@ def test_the_result_can_be_kept_and_shown(tmp_path: Path) -> None:
     assert shown.count("<polyline") == 2
     assert "score_recent" in shown
     assert "120 SCORED" in result.summary()
+
+
+def test_all_but_frames_works_without_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_files(tmp_path, candles())
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    result = BacktestRunner(Momentum, config_of(), data=root).run(START, START + HOUR)
+    assert pq.read_table(result.to_parquet(tmp_path / "kept.parquet")).num_rows == 60
+    assert "60 SCORED" in result.summary()
+    assert "<polyline" in result._repr_html_()
+    with pytest.raises(MissingPandasError, match="pip install"):
+        _ = result.predictions_df
+
+
+def test_each_scope_pays_for_its_own_changes_of_position() -> None:
+    """Against a loop over the entries, one scope after another as they come."""
+    rng = np.random.default_rng(3)
+    signals, returns = rng.choice([-1.0, 0.0, 2.0, math.nan], 300), rng.normal(size=300)
+    scopes, scored = rng.integers(0, 4, 300), rng.random(300) > 0.1
+    equity = equity_of(Numbers(signals, returns, returns, scored, scopes), costs_bps=7.0)
+    held: dict[int, float] = {}
+    expected = []
+    for signal, happened, scope, counts in zip(signals, returns, scopes, scored, strict=True):
+        if counts and not math.isnan(signal):
+            position = float(np.sign(signal))
+            expected.append(position * happened - 7.0 * 1e-4 * abs(position - held.get(scope, 0.0)))
+            held[scope] = position
+    assert equity.earned.tolist() == expected
+    assert equity.curve.tolist() == np.cumsum(expected).tolist()
+    assert equity.drawdown.min() < 0.0 == equity.drawdown.max()
 
 
 def shrink(raw: dict[str, Any]) -> dict[str, Any]:
