@@ -101,9 +101,9 @@ class Stack:
             process.send_signal(signal_number)
         return {name: process.wait(END_SECONDS) for name, process in self._processes.items()}
 
-    def warnings(self) -> list[str]:
-        """The lines of its output that say that something may be wrong."""
-        return [line for line in self.output.splitlines() if "[warning" in line or "[error" in line]
+    def findings(self) -> list[str]:
+        """What the workers' checks at their start, which are doctor's, said of the workspace."""
+        return [line for line in self.output.splitlines() if "coordinator_node.services.checks" in line]
 
     def close(self) -> None:
         """Leave nothing running behind."""
@@ -131,7 +131,7 @@ def up(node: Path, python_path: Sequence[Path]) -> Iterator[Stack]:
 def workers(
     node: Path, python_path: Sequence[Path], models: Path, database_url: str, names: Sequence[str], key: str = ""
 ) -> Iterator[Stack]:
-    """Some of the workers, with the settings of the node's .local.env, on a database that is migrated first."""
+    """Some of the workers, with the settings of the node's .local.env, on a database of the newest schema."""
     ports = free_port(), free_port()
     environment = {
         **settings_of(node, python_path),
@@ -148,11 +148,9 @@ def workers(
     orchestrator += ["--crunch-id", environment["CRUNCH_ID"], "--cache", node / ".coordinator"]
     with _stack(ports[0], key) as stack:
         stack.start("orchestrator", orchestrator, node, environment)
-        migrated = run(node, environment, "-m", "coordinator_node.db.init_db")
         for name in names:
             stack.start(name, [*module, f"coordinator_node.workers.{MODULES[name]}"], node, environment)
         yield stack
-    stack.output = migrated + stack.output
 
 
 def run(node: Path, environment: Mapping[str, str], *arguments: object) -> str:
