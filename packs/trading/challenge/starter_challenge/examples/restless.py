@@ -10,9 +10,9 @@ class Restless(TrackerBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self.position = 1.0
+        self.positions: dict[str, float] = {}
 
     def predict(self, subject: str, resolve_horizon_seconds: int, step_seconds: int) -> dict[str, float]:
-        """Answer the opposite of the last answer."""
-        self.position = -self.position
-        return {"signal": self.position}
+        """Answer the opposite of the last answer for this subject."""
+        self.positions[subject] = -self.positions.get(subject, 1.0)
+        return {"signal": self.positions[subject]}
