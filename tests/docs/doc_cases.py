@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+import yaml
 from doc_blocks import SHELLS, Block, Command, blocks_of, commands_of
 from sqlalchemy import Engine
 from typer.core import TyperGroup
@@ -36,6 +37,7 @@ ADDRESSES = ("http://localhost:8000", "https://report-api.example")
 # What is not run, why, and what is done in its place ("" is nothing). Its options, targets and modules must exist.
 ONLY_PARSED = {
     r"make demo\b": ("runs until it is stopped; tests/local starts such stacks", ""),
+    r"(\w+=\S+ )*make (deploy|down|logs)\b": ("runs containers", ""),
     r"make up\b": ("runs until it is stopped; `make verify-packs` does it", "make submissions"),
     r"make verify-e2e\b": ("needs what `make up` runs; `make verify-packs` does it", ""),
     r"make (test|lint|help|setup)\b": ("is what runs this, or tests a workspace, as tests/cli does", ""),
@@ -44,9 +46,14 @@ ONLY_PARSED = {
     r"coordinator-node doctor my-crunch": ("the same", ""),
     r"coordinator-node backfill .*--source binance": ("asks a venue", ""),
     r"python -m coordinator_node\.workers\.": ("runs until it is stopped; tests/workers does it", ""),
+    r"(\w+=\S+ )?coordinator-node (backup|restore)\b": ("tests/db does it, with files of its own", ""),
+    r"CREATE ROLE\b": ("is for the whole server; tests/db does it", ""),
+    r"(docker|kubectl|uv)\b": ("another's program", ""),
     r"pip install\b": ("needs a package index; `make verify-packs` installs", ""),
 }
+OTHERS = ("docker", "kubectl", "pip", "python", "uv")
 PLAIN = (".", "cd", "cp", "curl", "echo", "export", "mkdir", "rm", "set")
+DATA = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}
 # Each line is given to a shell of its own; this hands its folder and variables on to the next.
 HAND_ON = '{text}\npwd > "$HANDED_ON.pwd"; env -0 > "$HANDED_ON.env"\n'
 
@@ -60,14 +67,12 @@ class Reader:
         competition: makes the database and the API that are asked, the first time a page needs them.
         environment: its variables.
         problems: what did not work, a line each.
-        only_parsed: the patterns of ONLY_PARSED that a command was of.
     """
 
     folder: Path
     competition: Callable[[], tuple[Engine, str]]
     environment: dict[str, str]
     problems: list[str] = field(default_factory=list)
-    only_parsed: set[str] = field(default_factory=set)
     _made: tuple[Engine, str] | None = None
     _names: dict[str, Any] = field(default_factory=dict)
 
@@ -75,7 +80,7 @@ class Reader:
         """Do all that a page says."""
         self._names = {"__name__": "a_page"}
         for block in blocks_of(page):
-            does = {"python": self._python, "toml": tomllib.loads, "json": json.loads, "sql": self._sql}
+            does = {"python": self._python, "sql": self._sql, **DATA}
             if block.language in SHELLS:
                 for command in commands_of(block):
                     self._noting(page, command.line, command.text, self._shell, command)
@@ -129,6 +134,8 @@ class Reader:
                     del sys.modules[name]
 
     def _sql(self, text: str) -> None:
+        if _in_place_of(text) != text:
+            return
         self._url()
         assert self._made
         with self._made[0].connect() as connection:
@@ -137,11 +144,7 @@ class Reader:
     def _shell(self, command: Command) -> None:
         for part in command.parts():
             check(part, self.folder)
-        text = command.text
-        for pattern, (_, instead) in ONLY_PARSED.items():
-            if re.match(pattern, text.partition("#")[0].strip()):
-                self.only_parsed.add(pattern)
-                text = instead
+        text = _in_place_of(command.text)
         if re.search(r"coordinator-node (migrate|payout|rescore)|make check-models", text):
             self._url()
         if text:
@@ -165,6 +168,14 @@ class Reader:
         self.environment = dict(variable.split("=", 1) for variable in variables)
 
 
+def _in_place_of(text: str) -> str:
+    """What is run for a command or statement: itself, or what ONLY_PARSED says."""
+    for pattern, (_, instead) in ONLY_PARSED.items():
+        if re.match(pattern, text.partition("#")[0].strip()):
+            return instead
+    return text
+
+
 def check(words: list[str], folder: Path) -> None:
     """See that a command can be given as it is written.
 
@@ -180,9 +191,9 @@ def check(words: list[str], folder: Path) -> None:
     elif name in ("python", "python3") and arguments[0] == "-m":
         if importlib.util.find_spec(arguments[1]) is None:
             raise ValueError(f"there is no module {arguments[1]}")
-    elif name not in (*PLAIN, "python", "pip"):
+    elif name not in (*PLAIN, *OTHERS):
         raise ValueError(
-            f"nothing is known of the program {name}: see PLAIN and ONLY_PARSED of tests/docs/doc_cases.py"
+            f"nothing is known of the program {name}: see PLAIN, OTHERS, ONLY_PARSED of tests/docs/doc_cases.py"
         )
 
 
