@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import text
@@ -14,7 +14,7 @@ from coordinator_node.db.json_text import encode_json
 from coordinator_node.db.tables import MerkleCycleRow
 from coordinator_node.entities.ids import new_ids
 from coordinator_node.entities.prediction import SnapshotRecord
-from coordinator_node.merkle.documents import cycle_header, leaf, pair, predictions_root, sealed
+from coordinator_node.merkle.documents import cycle_header, leaf, pair, sealed
 from coordinator_node.merkle.tree import MerkleNode, build_merkle_tree
 from coordinator_node.services.merkle.commitments import chain_commitments
 
@@ -37,17 +37,13 @@ _NODE_COLUMNS = (
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Counted:
-    """What one model's snapshot counts, in order: the ids, and for each the two hashes."""
+    """What one model's snapshot counts, in order: the ids; for each the two hashes, in one; and the root over these."""
 
-    prediction_ids: list[str] = field(default_factory=list)
-    leaves: list[bytes] = field(default_factory=list)
-
-    def add(self, prediction_id: str, own: bytes, outcome: bytes) -> None:
-        """The next one."""
-        self.prediction_ids.append(prediction_id)
-        self.leaves += (own, outcome)
+    prediction_ids: list[str]
+    leaves: bytes
+    root: bytes
 
 
 def write_cycle(
@@ -66,16 +62,16 @@ def write_cycle(
         counted: what each counts, by model id.
         now: becomes created_at.
     """
-    roots = [predictions_root(counted[snapshot.model_id].leaves) for snapshot, _ in snapshots]
+    own = [counted[snapshot.model_id] for snapshot, _ in snapshots]
     leaves = [
         MerkleNode(
-            hash=pair(leaf(bytes.fromhex(content_hash)), root).hex(),
+            hash=pair(leaf(bytes.fromhex(content_hash)), own[position].root).hex(),
             level=0,
             position=position,
             snapshot_id=snapshot.id,
             snapshot_content_hash=content_hash,
         )
-        for position, ((snapshot, content_hash), root) in enumerate(zip(snapshots, roots, strict=True))
+        for position, (snapshot, content_hash) in enumerate(snapshots)
     ]
     nodes = build_merkle_tree(leaves)
     _store_cycle(session, cycle_id, nodes[-1].hash, len(snapshots), counted, now)
@@ -84,9 +80,8 @@ def write_cycle(
         "merkle_counted",
         _COUNTED_COLUMNS,
         (
-            (snapshot.id, root.hex(), encode_json(own.prediction_ids), b"".join(own.leaves))
-            for (snapshot, _), root in zip(snapshots, roots, strict=True)
-            for own in (counted[snapshot.model_id],)
+            (snapshot.id, one.root.hex(), encode_json(one.prediction_ids), one.leaves)
+            for (snapshot, _), one in zip(snapshots, own, strict=True)
         ),
     )
     store_nodes(session, nodes, now, cycle_id=cycle_id)

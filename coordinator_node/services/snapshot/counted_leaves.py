@@ -6,8 +6,9 @@ A prediction's own hash is the one that it was committed with. Where it was not 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import text
@@ -16,7 +17,7 @@ from sqlmodel import Session
 from coordinator_node.db.json_text import parse_json
 from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.merkle.canonical import canonical_hash, canonical_or_none, time_text
-from coordinator_node.merkle.documents import outcome_leaf, prediction_leaf
+from coordinator_node.merkle.documents import outcome_leaf, prediction_leaf, predictions_root
 from coordinator_node.services.merkle.cycles import Counted
 from coordinator_node.services.score.claim import GroupKey
 from coordinator_node.services.score.store import truth_in
@@ -46,27 +47,48 @@ _TRUTHS = text(
 )
 
 
-def counted_by_model(session: Session, scores: Sequence[UncountedScore], misses: Sequence[Miss]) -> dict[str, Counted]:
-    """The leaves of all that a cycle counts, by model: the scores in their order, then the misses in theirs."""
-    rows = _rows(session, [s.prediction_id for s in scores if s.commitment_id is None], misses)
-    committed = _committed(session, scores, rows.values())
-    truths = _TruthHashes(session, {score.observation.input_id for score in scores})
-    times = _Times()
-    by_model: defaultdict[str, Counted] = defaultdict(Counted)
-    for score in scores:
-        # Taken apart at once: of all that is done for each score, asking for its fields one by one is a good part.
-        _, prediction_id, success, _, seen, failed_reason, commitment_id, index = score
-        outcome = outcome_leaf(
-            prediction_id, _SCORED if success else _FAILED, failed_reason, seen.result, truths.of(seen), times.of(seen)
-        )
-        own = _leaf_in(committed, commitment_id, index) or prediction_leaf(rows[prediction_id])
-        by_model[seen.model_id].add(prediction_id, own, outcome)
-    for miss in misses:
-        row = rows[miss.prediction_id]
-        own = _leaf_in(committed, row["commitment_id"], row["commitment_index"]) or prediction_leaf(row)
-        outcome = outcome_leaf(miss.prediction_id, miss.status.value, row["failed_reason"], None, None, None)
-        by_model[miss.model_id].add(miss.prediction_id, own, outcome)
-    return by_model
+class LeafSources:
+    """All that the leaves of a cycle are made of, read from the database."""
+
+    def __init__(self, session: Session, scores: Sequence[UncountedScore], misses: Sequence[Miss]) -> None:
+        self._scores = scores
+        self._misses = misses
+        self._rows = _rows(session, [score.prediction_id for score in scores if score.commitment_id is None], misses)
+        self._committed = _committed(session, scores, self._rows.values())
+        self._truths = _TruthHashes(session, {score.observation.input_id for score in scores})
+
+    def counted_by_model(self) -> dict[str, Counted]:
+        """The leaves, by model: those of the scores in their order, then those of the misses in theirs.
+
+        It uses no database, so that another thread may be given it while this one waits for the database.
+        """
+        by_model: defaultdict[str, tuple[list[str], list[bytes]]] = defaultdict(lambda: ([], []))
+        for model_id, prediction_id, own, outcome in chain(self._of_scores(), self._of_misses()):
+            ids, leaves = by_model[model_id]
+            ids.append(prediction_id)
+            leaves += (own, outcome)
+        return {
+            model_id: Counted(ids, b"".join(leaves), predictions_root(leaves))
+            for model_id, (ids, leaves) in by_model.items()
+        }
+
+    def _of_scores(self) -> Iterator[tuple[str, str, bytes, bytes]]:
+        """The model's id, the prediction's, its leaf and its outcome's."""
+        committed, truths, times = self._committed, self._truths, _Times()
+        # Each is taken apart at once: asking for its fields one by one is a good part of all that is done here.
+        for _, prediction_id, success, _, seen, failed_reason, commitment_id, index in self._scores:
+            status, truth, at = _SCORED if success else _FAILED, truths.of(seen), times.of(seen)
+            outcome = outcome_leaf(prediction_id, status, failed_reason, seen.result, truth, at)
+            own = _leaf_in(committed, commitment_id, index) or prediction_leaf(self._rows[prediction_id])
+            yield seen.model_id, prediction_id, own, outcome
+
+    def _of_misses(self) -> Iterator[tuple[str, str, bytes, bytes]]:
+        """Likewise."""
+        for miss in self._misses:
+            row = self._rows[miss.prediction_id]
+            own = _leaf_in(self._committed, row["commitment_id"], row["commitment_index"]) or prediction_leaf(row)
+            outcome = outcome_leaf(miss.prediction_id, miss.status.value, row["failed_reason"], None, None, None)
+            yield miss.model_id, miss.prediction_id, own, outcome
 
 
 class _TruthHashes:

@@ -15,7 +15,7 @@ from sqlmodel import Session
 from coordinator_node.entities.prediction import PredictionStatus, SnapshotRecord
 from coordinator_node.merkle.canonical import canonical_snapshot_hash
 from coordinator_node.services.merkle.cycles import write_cycle
-from coordinator_node.services.snapshot.counted_leaves import counted_by_model
+from coordinator_node.services.snapshot.counted_leaves import LeafSources
 from coordinator_node.services.snapshot.uncounted import Miss, read_counted
 
 CYCLES_AT_ONCE = 1000
@@ -101,8 +101,8 @@ def _write(session: Session, cycle_id: str, now: datetime) -> None:
     session.connection().execute(_SET_HASHES, {"ids": list(hashes), "hashes": list(hashes.values())})
     origins = {"origins": [row.origin_id for row in rows]}
     ids = session.connection().execute(_PREDICTIONS, origins).scalars().all()
-    counted = counted_by_model(session, read_counted(session, ids, list(hashes)), _misses(session, ids))
-    write_cycle(session, cycle_id, hashed, counted, now)
+    sources = LeafSources(session, read_counted(session, ids, list(hashes)), _misses(session, ids))
+    write_cycle(session, cycle_id, hashed, sources.counted_by_model(), now)
 
 
 def _misses(session: Session, prediction_ids: Sequence[str]) -> list[Miss]:

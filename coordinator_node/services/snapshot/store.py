@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +17,7 @@ from coordinator_node.entities.prediction import SnapshotRecord
 from coordinator_node.merkle.canonical import canonical_snapshot_hash
 from coordinator_node.services.merkle.cycles import write_cycle
 from coordinator_node.services.model_rows import lock_models
-from coordinator_node.services.snapshot.counted_leaves import counted_by_model
+from coordinator_node.services.snapshot.counted_leaves import LeafSources
 from coordinator_node.services.snapshot.summary import ModelSummary
 from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore, mark_counted
 
@@ -96,9 +97,13 @@ def store_cycle(
         for snapshot, content_hash in hashed
     )
     copy_rows(session, "snapshots", _COLUMNS, rows)
-    mark_counted(session, scores, misses, {snapshot.model_id: snapshot.id for snapshot in snapshots})
-    _set_first_scores(session, scores)
-    write_cycle(session, cycle_id, hashed, counted_by_model(session, scores, misses), now)
+    sources = LeafSources(session, scores, misses)
+    # What is counted is hashed while the database marks it, which takes the database longer.
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        hashing = beside.submit(sources.counted_by_model)
+        mark_counted(session, scores, misses, {snapshot.model_id: snapshot.id for snapshot in snapshots})
+        _set_first_scores(session, scores)
+    write_cycle(session, cycle_id, hashed, hashing.result(), now)
     return [snapshot.id for snapshot in snapshots]
 
 
