@@ -47,6 +47,13 @@ def test_the_bytes_of_a_snapshot_are_these():
     assert canonical_snapshot_hash(SNAPSHOT) == hashlib.sha256(expected.encode()).hexdigest()
 
 
+def test_keys_are_in_order_however_many_there_are_and_in_whatever_order_they_came():
+    for count in (1, 2, 32, 33, 500):
+        document = {f"key {place * 7919 % count}": place / 4 for place in range(count)}
+        backwards = dict(reversed(document.items()))
+        assert canonical_bytes(document) == canonical_bytes(backwards) == rfc8785.dumps(document)
+
+
 def test_rfc_8785_example():
     document = {
         "numbers": [333333333.33333329, 4.50, 2e-3, 0.000000000000000000000000001],
