@@ -18,12 +18,15 @@ STATEMENT_SECONDS = 10
 PROBE_SECONDS = 2.0
 
 # Reports are asked for with ranges of all lengths, so that a plan for one is no plan for another; compiling one takes
-# longer than most of them run.
+# longer than most of them run. Sums over long ranges have few groups, of which Postgres expects many: with room for
+# them it need not sort all rows on the disk first. Two more processes may help it, but not with one hash table for all,
+# which takes shared memory that containers have little of.
 _READ_ONLY = text(
     """
     SELECT set_config('transaction_read_only', 'on', true), set_config('statement_timeout', :ms, true),
            set_config('plan_cache_mode', 'force_custom_plan', true), set_config('jit', 'off', true),
-           set_config('work_mem', '32MB', true)
+           set_config('work_mem', '32MB', true), set_config('hash_mem_multiplier', '4', true),
+           set_config('max_parallel_workers_per_gather', '2', true), set_config('enable_parallel_hash', 'off', true)
     """
 )
 _TIMEOUT = text("SELECT set_config('statement_timeout', :ms, true)")

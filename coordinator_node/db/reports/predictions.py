@@ -13,7 +13,7 @@ from sqlmodel import col
 
 from coordinator_node.db.reports.expressions import IS_REAL_MODEL, is_ensemble, number_in
 from coordinator_node.db.reports.records import Record, fetch
-from coordinator_node.db.reports.widths import MOST_POINTS, MOST_ROWS, chosen_width
+from coordinator_node.db.reports.widths import MOST_POINTS, MOST_POINTS_READ, MOST_ROWS, chosen_width
 from coordinator_node.db.series.buckets import bucket_begin
 from coordinator_node.db.series.mark import kept_span
 from coordinator_node.db.series.prediction_sums import COLUMNS, merged, summed_rows
@@ -25,6 +25,7 @@ from coordinator_node.db.series.spans import (
     coarsest_level,
     cover,
     kept_buckets,
+    mostly_kept,
 )
 from coordinator_node.db.tables import PredictionRow, ScoreRow
 from coordinator_node.entities.prediction import PredictionStatus
@@ -162,7 +163,20 @@ def _single_rows_fit(connection: Connection, question: PredictionQuestion) -> bo
 
 def _bucketed(connection: Connection, question: PredictionQuestion) -> list[Record]:
     kept = kept_span(connection, question.value_field)
-    shape = _shape(connection, question, kept)
+    if mostly_kept(question.span, kept):
+        return _in_buckets(connection, question, kept, _shape(connection, question, kept))
+    # To count a million rows takes half as long as to sum them up, so that a glance must do. Where it missed a series,
+    # which shows in the answer, they are counted after all.
+    glance = _glance(connection, question)
+    rows = _in_buckets(connection, question, kept, glance)
+    series = {(row["model_id"], row["scope_key"], row["prediction_config_id"]) for row in rows}
+    if len(series) == glance["series"] and len(rows) < MOST_ROWS:
+        return rows
+    return _in_buckets(connection, question, kept, _shape(connection, question, kept))
+
+
+def _in_buckets(connection: Connection, question: PredictionQuestion, kept: Span | None, shape: Record) -> list[Record]:
+    """A row a series and bucket, buckets as wide as so many series and points need."""
     if not shape["series"]:
         return []
     width = chosen_width(shape["last"] - shape["first"], shape["series"], shape["points"])
@@ -170,6 +184,14 @@ def _bucketed(connection: Connection, question: PredictionQuestion) -> list[Reco
     source = _pieces(question, kept, coarsest_level(width.total_seconds()), values)
     buckets = merged(source, bucket_begin("begins_at", ":width"))
     return fetch(connection, text(_TOLD.format(buckets=buckets)), values)[::-1]
+
+
+def _glance(connection: Connection, question: PredictionQuestion) -> Record:
+    """What `_shape` gives, seen quickly: series are those of the newest rows, and points counted up to what matters."""
+    values: Record = {"some": MOST_ROWS + 1, "many": MOST_POINTS_READ + 1}
+    inside = bounded("performed_at", [question.span], values, ends_belong=False)
+    condition = f"{inside} AND {_among(question, values).format('model_id')}"
+    return fetch(connection, text(_GLANCE.format(condition=condition)), values)[0]
 
 
 def _shape(connection: Connection, question: PredictionQuestion, kept: Span | None) -> Record:
@@ -206,6 +228,17 @@ def _among(question: PredictionQuestion, values: Record) -> str:
 
 
 _IN_WIDTH = bucket_begin("prediction.performed_at", ":width")
+_GLANCE = """
+    WITH newest AS MATERIALIZED (
+        SELECT model_id, scope_key, COALESCE(prediction_config_id, '') AS config, performed_at
+        FROM predictions
+        WHERE {condition} ORDER BY performed_at DESC LIMIT :some
+    )
+    SELECT (SELECT count(*) FROM (SELECT DISTINCT model_id, scope_key, config FROM newest) AS seen) AS series,
+           (SELECT count(*) FROM (SELECT FROM predictions WHERE {condition} LIMIT :many) AS counted) AS points,
+           (SELECT performed_at FROM predictions WHERE {condition} ORDER BY performed_at LIMIT 1) AS first,
+           (SELECT max(performed_at) FROM newest) AS last
+"""
 _SHAPE = """
     SELECT count(*) AS series, COALESCE(CAST(sum(points) AS bigint), 0) AS points,
            greatest(min(first), :start) AS first, max(last) AS last

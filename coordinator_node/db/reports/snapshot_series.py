@@ -6,7 +6,7 @@ prediction_count, over the snapshots with period_end in (t - h, t]. The sums are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from coordinator_node.crunch_config import Aggregation
 from coordinator_node.db.reports.expressions import IS_REAL_MODEL
 from coordinator_node.db.reports.records import Record, fetch
-from coordinator_node.db.reports.widths import MOST_POINTS, MOST_ROWS, chosen_width
+from coordinator_node.db.reports.widths import MOST_POINTS, MOST_POINTS_READ, MOST_ROWS, chosen_width
 from coordinator_node.db.series.buckets import bucket_end
 from coordinator_node.db.series.mark import kept_span
 from coordinator_node.db.series.snapshot_sums import (
@@ -25,6 +25,7 @@ from coordinator_node.db.series.snapshot_sums import (
     kept_number_sums,
     kept_scope_parts,
     kept_window_parts,
+    named_sums,
     number_sums,
     scope_parts,
     window_parts,
@@ -40,6 +41,7 @@ from coordinator_node.db.series.spans import (
     cover,
     joined,
     kept_buckets,
+    mostly_kept,
 )
 
 
@@ -78,9 +80,19 @@ def standings_over_time(connection: Connection, question: SnapshotQuestion, *, b
     one for each bucket with a snapshot in it, as of the bucket's end or the question's, whichever is first.
     """
     kept = kept_span(connection, question.aggregation.value_field)
-    width: timedelta | None = None
-    if not _single_rows_fit(connection, question, by_scope=by_scope):
-        width = _width(connection, question, kept, by_scope=by_scope)
+
+    def standings(width: timedelta | None) -> list[Record]:
+        return _standings(connection, question, kept, width, by_scope=by_scope)
+
+    if _single_rows_fit(connection, question, by_scope=by_scope):
+        return standings(None)
+    return _in_few_buckets(connection, question, kept, standings, by_scope=by_scope)
+
+
+def _standings(
+    connection: Connection, question: SnapshotQuestion, kept: Span | None, width: timedelta | None, *, by_scope: bool
+) -> list[Record]:
+    """The standings by buckets of a width; of None by the moments at which snapshots ended."""
     values: Record = {"value_field": question.aggregation.value_field, "limit": MOST_ROWS, "end": question.end}
     if width is not None:
         values["width"] = width
@@ -103,23 +115,58 @@ def snapshots_over_time(connection: Connection, question: SnapshotQuestion) -> l
     A row holds model_id, period_start, period_end, prediction_count and `numbers`, JSON text: a snapshot's summary, or
     the means of a bucket's numbers weighted by prediction_count (at least 1).
     """
-    values: Record = {"limit": MOST_ROWS}
     if _single_rows_fit(connection, question, by_scope=False):
+        values: Record = {"limit": MOST_ROWS}
         inside = bounded("period_end", [question.span], values, ends_belong=True)
         among = question.among("model_id", values)
         return fetch(connection, text(_SINGLE.format(condition=f"{inside} AND {among}")), values)[::-1]
     kept = kept_span(connection, question.aggregation.value_field)
-    values["width"] = width = _width(connection, question, kept, by_scope=False)
+    return _in_few_buckets(
+        connection, question, kept, lambda width: _sums(connection, question, kept, width), by_scope=False
+    )
+
+
+def _sums(connection: Connection, question: SnapshotQuestion, kept: Span | None, width: timedelta) -> list[Record]:
+    """The snapshots' means by buckets of a width.
+
+    To take JSON apart number by number takes several times as long as to look for names that are known: those of the
+    newest summaries. Where some summary has others, all are taken apart after all.
+    """
+    values: Record = {"limit": MOST_ROWS, "width": width}
     parts = cover(question.span, (), kept, coarsest_level(width.total_seconds()))
     among = question.among("model_id", values)
     in_rows = f"{bounded('period_end', parts.rows, values, ends_belong=True)} AND {among}"
     in_kept = f"{kept_buckets('ends_at', parts.kept, values, ends_belong=True)} AND {among}"
     of_rows, of_kept = bucket_end("period_end", ":width"), bucket_end("ends_at", ":width")
+    of_kept_counts, of_kept_numbers = kept_counts(of_kept, in_kept), kept_number_sums(of_kept, in_kept)
+    names = _newest_names(connection, question)
+    if 0 < len(names) <= MOST_NAMES:
+        known = dict(values)
+        by_name = ", ".join(f"(CAST(:name_{n} AS text), total_{n}, weight_{n})" for n in range(len(names)))
+        statement = _BUCKETED.format(
+            summed=f"WITH summed AS MATERIALIZED ({named_sums(of_rows, in_rows, names, known)})",
+            counts=f"{_SUMMED_COUNTS} UNION ALL {of_kept_counts}",
+            numbers=f"{_SUMMED_NUMBERS.format(by_name=by_name)} UNION ALL {of_kept_numbers}",
+            incomplete="EXISTS (SELECT FROM summed WHERE others > 0)",
+        )
+        rows = fetch(connection, text(statement), known)[::-1]
+        if not any(row["incomplete"] for row in rows):
+            return rows
     statement = _BUCKETED.format(
-        counted=f"{counts(of_rows, in_rows)} UNION ALL {kept_counts(of_kept, in_kept)}",
-        numbers=f"{number_sums(of_rows, in_rows)} UNION ALL {kept_number_sums(of_kept, in_kept)}",
+        summed="",
+        counts=f"{counts(of_rows, in_rows)} UNION ALL {of_kept_counts}",
+        numbers=f"{number_sums(of_rows, in_rows)} UNION ALL {of_kept_numbers}",
+        incomplete="false",
     )
     return fetch(connection, text(statement), values)[::-1]
+
+
+def _newest_names(connection: Connection, question: SnapshotQuestion) -> list[str]:
+    """The keys of the newest summaries: those of all, as a rule."""
+    values: Record = {"some": MOST_POINTS}
+    source, condition = _points(question, values, by_scope=False)
+    statement = _NAMES.format(source=source, condition=condition)
+    return [row["name"] for row in fetch(connection, text(statement), values)]
 
 
 def latest_snapshots(connection: Connection, question: SnapshotQuestion) -> list[Record]:
@@ -133,20 +180,65 @@ def latest_snapshots(connection: Connection, question: SnapshotQuestion) -> list
 def _single_rows_fit(connection: Connection, question: SnapshotQuestion, *, by_scope: bool) -> bool:
     """Whether single rows do for the answer; nothing beyond their number is looked at."""
     values: Record = {"limit": MOST_ROWS + 1}
-    inside = bounded("period_end", [question.span], values, ends_belong=True)
-    condition = f"{inside} AND {question.among('model_id', values)} AND superseded_by IS NULL"
-    scopes = "CROSS JOIN LATERAL jsonb_object_keys(meta_jsonb -> 'scopes') AS scope_key" if by_scope else ""
-    if by_scope:
-        condition += " AND cycle_id IS NOT NULL AND jsonb_typeof(meta_jsonb -> 'scopes') = 'object'"
+    source, condition = _points(question, values, by_scope=by_scope)
     statement = _COUNTED.format(
-        scope="scope_key" if by_scope else "''", source=f"snapshots {scopes} WHERE {condition} LIMIT :limit"
+        scope="scope_key" if by_scope else "''", source=f"{source} WHERE {condition} LIMIT :limit"
     )
     (found,) = fetch(connection, text(statement), values)
     return bool(found["longest"] <= MOST_POINTS and found["total"] <= MOST_ROWS)
 
 
-def _width(connection: Connection, question: SnapshotQuestion, kept: Span | None, *, by_scope: bool) -> timedelta:
-    """How wide the buckets must be, by the widest kept buckets that there are."""
+def _in_few_buckets(
+    connection: Connection,
+    question: SnapshotQuestion,
+    kept: Span | None,
+    answer: Callable[[timedelta], list[Record]],
+    *,
+    by_scope: bool,
+) -> list[Record]:
+    """What `answer` gives for buckets as wide as so many series and points need.
+
+    To count the rows takes about as long as to sum them up, so that a glance must do. Where it missed a series, which
+    shows in the answer, they are counted after all.
+    """
+    if not mostly_kept(question.span, kept):
+        glance = _glance(connection, question, by_scope=by_scope)
+        rows = answer(_width(question, glance))
+        series = {(row["model_id"], row.get("scope_key")) for row in rows}
+        if len(series) == glance["series"] and len(rows) < MOST_ROWS:
+            return rows
+    return answer(_width(question, _shape(connection, question, kept, by_scope=by_scope)))
+
+
+def _width(question: SnapshotQuestion, shape: Record) -> timedelta:
+    if not shape["series"]:
+        return timedelta(days=1)
+    # Buckets end at bounds, so that what is between two of them spans one more.
+    return chosen_width(question.end - max(question.start, shape["first"]), shape["series"], shape["points"])
+
+
+def _glance(connection: Connection, question: SnapshotQuestion, *, by_scope: bool) -> Record:
+    """What `_shape` gives, seen quickly: series are those of the newest rows, and points counted up to what matters."""
+    values: Record = {"some": MOST_ROWS + 1, "many": MOST_POINTS_READ + 1}
+    source, condition = _points(question, values, by_scope=by_scope)
+    statement = _GLANCE.format(scope="scope_key" if by_scope else "''", source=source, condition=condition)
+    return fetch(connection, text(statement), values)[0]
+
+
+def _points(question: SnapshotQuestion, values: Record, *, by_scope: bool) -> tuple[str, str]:
+    """What to read the points of all series FROM, and the condition on them, as SQL."""
+    inside = bounded("period_end", [question.span], values, ends_belong=True)
+    condition = f"{inside} AND {question.among('model_id', values)} AND superseded_by IS NULL"
+    if not by_scope:
+        return "snapshots", condition
+    return (
+        "snapshots CROSS JOIN LATERAL jsonb_object_keys(meta_jsonb -> 'scopes') AS scope_key",
+        f"{condition} AND cycle_id IS NOT NULL AND jsonb_typeof(meta_jsonb -> 'scopes') = 'object'",
+    )
+
+
+def _shape(connection: Connection, question: SnapshotQuestion, kept: Span | None, *, by_scope: bool) -> Record:
+    """How many series and points there are, and since when, by the widest kept buckets that there are."""
     values: Record = {}
     parts = cover(question.span, (), kept, LEVELS[-1])
     among = question.among("model_id", values)
@@ -161,11 +253,7 @@ def _width(connection: Connection, question: SnapshotQuestion, kept: Span | None
         of_kept=f"{of_kept} WHERE {in_kept}",
         of_rows=f"{of_rows} WHERE {in_rows} AND superseded_by IS NULL",
     )
-    (shape,) = fetch(connection, text(statement), values)
-    if not shape["series"]:
-        return timedelta(days=1)
-    # Buckets end at bounds, so that what is between two of them spans one more.
-    return chosen_width(question.end - max(question.start, shape["first"]), shape["series"], shape["points"])
+    return fetch(connection, text(statement), values)[0]
 
 
 def _pieces(
@@ -257,6 +345,9 @@ def _mean(place: int, aggregation: Aggregation) -> str:
     return f"({total} + 0.{'0' * 30}) / NULLIF({weight}, 0) AS mean_{place}"
 
 
+MOST_NAMES = 100
+"""So many different numbers of summaries can be summed up in one pass over the rows."""
+
 _LONGEST_HOURS = 24 * 365 * 500
 """Beyond this a window reaches back to before anything that is stored, whatever its end."""
 
@@ -266,6 +357,14 @@ _COUNTED = """
         SELECT count(*) AS points FROM (SELECT model_id, {scope} AS scope_key FROM {source}) AS seen
         GROUP BY model_id, scope_key
     ) AS series
+"""
+_GLANCE = """
+    WITH newest AS MATERIALIZED (
+        SELECT model_id, {scope} AS scope_key FROM {source} WHERE {condition} ORDER BY period_end DESC LIMIT :some
+    )
+    SELECT (SELECT count(*) FROM (SELECT DISTINCT model_id, scope_key FROM newest) AS seen) AS series,
+           (SELECT count(*) FROM (SELECT FROM {source} WHERE {condition} LIMIT :many) AS counted) AS points,
+           (SELECT period_start FROM {source} WHERE {condition} ORDER BY period_end LIMIT 1) AS first
 """
 _SHAPE = """
     SELECT count(*) AS series, COALESCE(CAST(sum(points) AS bigint), 0) AS points, min(first) AS first
@@ -313,12 +412,26 @@ _SINGLE = """
     FROM snapshots WHERE {condition} AND superseded_by IS NULL
     ORDER BY period_end DESC, model_id DESC, created_at DESC, id DESC LIMIT :limit
 """
+_NAMES = """
+    SELECT DISTINCT jsonb_object_keys(
+        CASE WHEN jsonb_typeof(result_summary_jsonb) = 'object' THEN result_summary_jsonb END
+    ) AS name
+    FROM (
+        SELECT result_summary_jsonb FROM {source} WHERE {condition} ORDER BY period_end DESC LIMIT :some
+    ) AS newest
+"""
+_SUMMED_COUNTS = "SELECT ends_at, model_id, snapshots, prediction_count, period_start, period_end FROM summed"
+_SUMMED_NUMBERS = """
+    SELECT ends_at, model_id, name, total, weight
+    FROM summed CROSS JOIN LATERAL (VALUES {by_name}) AS by_name (name, total, weight) WHERE weight IS NOT NULL
+"""
 _BUCKETED = """
-    SELECT counted.*, CAST(numbers.numbers AS text) AS numbers
+    {summed}
+    SELECT counted.*, CAST(numbers.numbers AS text) AS numbers, {incomplete} AS incomplete
     FROM (
         SELECT ends_at, model_id, CAST(sum(prediction_count) AS bigint) AS prediction_count,
                min(period_start) AS period_start, max(period_end) AS period_end
-        FROM ({counted}) AS parts (ends_at, model_id, snapshots, prediction_count, period_start, period_end)
+        FROM ({counts}) AS parts (ends_at, model_id, snapshots, prediction_count, period_start, period_end)
         GROUP BY ends_at, model_id
         ORDER BY max(period_end) DESC, model_id DESC LIMIT :limit
     ) AS counted

@@ -15,16 +15,15 @@ _FAILED = """
     (prediction.status = 'ABSENT' OR (prediction.status = 'FAILED' AND score.success IS NOT TRUE)
      OR COALESCE(NOT score.success, false))
 """
-_REASON = f"""
-    CASE WHEN {_FAILED} THEN COALESCE(
-        NULLIF(score.failed_reason, ''), NULLIF(prediction.failed_reason, ''),
-        CASE WHEN prediction.status = 'ABSENT' THEN 'the model was absent' ELSE 'failed without a reason' END
+_REASON = """
+    CASE WHEN failed THEN COALESCE(
+        NULLIF(score_reason, ''), NULLIF(own_reason, ''),
+        CASE WHEN status = 'ABSENT' THEN 'the model was absent' ELSE 'failed without a reason' END
     ) END
 """
 _VALUE = f"""
-    CASE WHEN NOT {_FAILED} THEN COALESCE(
-        {_NUMBER.format(value="score.result_jsonb -> CAST(:value_field AS text)")},
-        {_NUMBER.format(value="score.result_jsonb -> 'value'")}
+    CASE WHEN NOT failed THEN COALESCE(
+        {_NUMBER.format(value="found")}, {_NUMBER.format(value="result_jsonb -> 'value'")}
     ) END
 """
 # Of several scores of a prediction the newest generation counts. Written as a join that leaves out the older ones, not
@@ -56,19 +55,25 @@ def summed_rows(begins_at: str, condition: str) -> str:
         begins_at: the bucket of `prediction.performed_at`, as SQL.
         condition: on `prediction`, as SQL.
     """
+    # OFFSET 0 keeps what stands inside from being computed again wherever it is used outside.
     return f"""
         SELECT begins_at, model_id, scope_key, prediction_config_id, count(*), max(performed_at),
                count(*) FILTER (WHERE failed), sum(value), count(value), min(horizon), max(horizon),
                min(reason), max(reason), count(reason), min(scored_at), max(scored_at), count(scored_at),
                min(scope_hash), max(scope_hash), min(id)
         FROM (
-            SELECT {begins_at} AS begins_at, prediction.id, prediction.model_id, prediction.scope_key,
-                   COALESCE(prediction.prediction_config_id, '') AS prediction_config_id, prediction.performed_at,
-                   prediction.resolvable_at - prediction.performed_at AS horizon, score.scored_at,
-                   COALESCE(jsonb_hash_extended(prediction.scope_jsonb, 0), 0) AS scope_hash,
-                   {_FAILED} AS failed, {_REASON} AS reason, {_VALUE} AS value
-            FROM predictions AS prediction {_SCORE}
-            WHERE {condition}
+            SELECT begins_at, id, model_id, scope_key, prediction_config_id, performed_at, horizon, scored_at,
+                   scope_hash, failed, {_REASON} AS reason, {_VALUE} AS value
+            FROM (
+                SELECT {begins_at} AS begins_at, prediction.id, prediction.model_id, prediction.scope_key,
+                       COALESCE(prediction.prediction_config_id, '') AS prediction_config_id, prediction.performed_at,
+                       prediction.resolvable_at - prediction.performed_at AS horizon, score.scored_at,
+                       COALESCE(jsonb_hash_extended(prediction.scope_jsonb, 0), 0) AS scope_hash, {_FAILED} AS failed,
+                       prediction.status, prediction.failed_reason AS own_reason, score.failed_reason AS score_reason,
+                       score.result_jsonb, score.result_jsonb -> CAST(:value_field AS text) AS found
+                FROM predictions AS prediction {_SCORE}
+                WHERE {condition} OFFSET 0
+            ) AS joined OFFSET 0
         ) AS points
         GROUP BY begins_at, model_id, scope_key, prediction_config_id
     """  # noqa: S608 - put together from constants of this package and names of parameters

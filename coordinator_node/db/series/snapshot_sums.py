@@ -7,10 +7,18 @@ A snapshot that a rescore replaced is in no sum.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 _IS_NUMBER = "jsonb_typeof({value}) = 'number'"
 _TOTAL = """
     sum(CASE WHEN jsonb_typeof({value}) = 'number' THEN CAST({value} AS numeric) * {weight} END),
     COALESCE(sum(CASE WHEN jsonb_typeof({value}) = 'number' THEN {weight} END), 0)
+"""
+# JSONB holds numbers that no double can; beyond this a cast, or a sum of many, would fail the statement.
+_FITTING = """
+    CASE WHEN jsonb_typeof({value}) = 'number' AND abs(CAST({value} AS numeric)) <= 1e290
+         THEN CAST({value} AS numeric) END
 """
 _MISSING = "COALESCE(sum(CASE WHEN cycle_id IS NOT NULL THEN CAST(meta_jsonb ->> '{name}' AS bigint) END), 0)"
 
@@ -32,15 +40,20 @@ def window_parts(ends_at: str, condition: str) -> str:
 
 def scope_parts(ends_at: str, condition: str) -> str:
     """ends_at, model_id, scope_key, total, weight, missing, likewise."""
-    weight = "CAST(scope.value ->> 'prediction_count' AS bigint)"
+    weight = "CAST(scopes -> key ->> 'prediction_count' AS bigint)"
+    # jsonb_each would lay out a table for each snapshot, which takes several times as long as all the rest.
     return f"""
-        SELECT {ends_at}, model_id, scope.key, {_TOTAL.format(value="(scope.value -> 'value')", weight=weight)},
-               COALESCE(sum(CAST(scope.value ->> 'missing_count' AS bigint)), 0)
-        FROM snapshots CROSS JOIN LATERAL jsonb_each(
-            CASE WHEN cycle_id IS NOT NULL AND jsonb_typeof(meta_jsonb -> 'scopes') = 'object'
-                 THEN meta_jsonb -> 'scopes' END
-        ) AS scope
-        WHERE {condition} AND superseded_by IS NULL GROUP BY 1, model_id, scope.key
+        SELECT ends_at, model_id, key, {_TOTAL.format(value="(scopes -> key -> 'value')", weight=weight)},
+               COALESCE(sum(CAST(scopes -> key ->> 'missing_count' AS bigint)), 0)
+        FROM (
+            SELECT {ends_at} AS ends_at, model_id, scopes, jsonb_object_keys(scopes) AS key
+            FROM (
+                SELECT period_end, model_id, CASE WHEN jsonb_typeof(meta_jsonb -> 'scopes') = 'object'
+                                                  THEN meta_jsonb -> 'scopes' END AS scopes
+                FROM snapshots WHERE {condition} AND superseded_by IS NULL AND cycle_id IS NOT NULL
+            ) AS counted
+        ) AS by_scope
+        GROUP BY 1, model_id, key
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
 
@@ -64,6 +77,50 @@ def number_sums(ends_at: str, condition: str) -> str:
         WHERE {condition} AND superseded_by IS NULL AND CASE WHEN {_IS_NUMBER.format(value="number.value")}
                                    THEN abs(CAST(number.value AS numeric)) <= 1e290 ELSE false END
         GROUP BY 1, model_id, number.key
+    """  # noqa: S608 - put together from constants of this package and names of parameters
+
+
+def named_sums(ends_at: str, condition: str, names: Sequence[str], values: dict[str, Any]) -> str:
+    """What `counts` and `number_sums` give, in one pass over the rows, where the numbers' names are known.
+
+    Gives ends_at, model_id, snapshots, prediction_count, period_start, period_end; `others`, the snapshots that hold
+    more than those names; and for each name, by its place, total_0, weight_0, ….
+
+    Args:
+        ends_at: the bucket of `period_end`, as SQL.
+        condition: on `snapshots`, as SQL.
+        names: the numbers' names.
+        values: taken up by the statement's parameters.
+    """
+    values["names"] = list(names)
+    values |= {f"name_{place}": name for place, name in enumerate(names)}
+    places = range(len(names))
+    found = "".join(f", doc -> CAST(:name_{place} AS text) AS found_{place}" for place in places)
+    number = "".join(f", {_FITTING.format(value=f'found_{place}')} AS number_{place}" for place in places)
+    sums = "".join(
+        f", sum(number_{place} * weight) AS total_{place},"
+        f" sum(weight) FILTER (WHERE number_{place} IS NOT NULL) AS weight_{place}"
+        for place in places
+    )
+    # OFFSET 0 keeps what stands inside from being computed again wherever it is used outside.
+    return f"""
+        SELECT ends_at, model_id, count(*) AS snapshots, sum(prediction_count) AS prediction_count,
+               min(period_start) AS period_start, max(period_end) AS period_end,
+               count(*) FILTER (WHERE more) AS others {sums}
+        FROM (
+            SELECT {ends_at} AS ends_at, model_id, prediction_count, period_start, period_end, more,
+                   greatest(prediction_count, 1) AS weight {number}
+            FROM (
+                SELECT model_id, prediction_count, period_start, period_end,
+                       doc - CAST(:names AS text[]) <> '{{}}' AS more {found}
+                FROM (
+                    SELECT *, CASE WHEN jsonb_typeof(result_summary_jsonb) = 'object' THEN result_summary_jsonb
+                              END AS doc
+                    FROM snapshots WHERE {condition} AND superseded_by IS NULL
+                ) AS documents OFFSET 0
+            ) AS taken_apart OFFSET 0
+        ) AS weighted
+        GROUP BY 1, 2
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
 

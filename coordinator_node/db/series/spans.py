@@ -62,6 +62,14 @@ def cover(span: Span, cuts: Iterable[datetime], kept: Span | None, coarsest: int
     return Cover(covered.kept, joined(covered.rows))
 
 
+def mostly_kept(span: Span, kept: Span | None) -> bool:
+    """Whether buckets are kept for at least nine tenths of a span."""
+    if kept is None:
+        return False
+    inside = min(span.end, kept.end) - max(span.begin, kept.begin)
+    return inside * 10 >= (span.end - span.begin) * 9
+
+
 def coarsest_level(width: float) -> int:
     """The widest level that divides a width in seconds; 0 where none does."""
     return next((level for level in reversed(LEVELS) if width >= level and width % level == 0), 0)
