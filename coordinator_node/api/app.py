@@ -19,7 +19,7 @@ from coordinator_node.api.custom_routers import mount_custom_routers
 from coordinator_node.api.errors import install_error_answers
 from coordinator_node.api.health_probe import HealthProbe
 from coordinator_node.api.live import LiveHub
-from coordinator_node.api.openapi import describe_keys
+from coordinator_node.api.openapi import describe
 from coordinator_node.api.parameters import EACH_ONCE
 from coordinator_node.api.rate_limit import RateLimitMiddleware, TokenBuckets
 from coordinator_node.api.readiness import HealthJudge
@@ -83,7 +83,7 @@ def create_app(
         app.include_router(router, dependencies=[EACH_ONCE])
     mount_custom_routers(app, settings)
     install_error_answers(app)
-    describe_keys(app, app.state.door)
+    describe(app, app.state.door)
     warn_if_open(settings)
     _add_middleware(app, settings)
     return app

@@ -1,4 +1,4 @@
-"""The OpenAPI page says which operations need the key: as this deployment is set, not as another might be."""
+"""What the OpenAPI page says beyond the routes: examples, and which operations need the key in this deployment."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import RouteContext, iter_route_contexts
 
 from coordinator_node.api.auth import PARAMETER, Door, TierGuard
+from coordinator_node.schemas.report.examples import EXAMPLES
 
 SCHEMES = {
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -17,24 +18,34 @@ SCHEMES = {
 ANY_SCHEME: list[dict[str, list[str]]] = [{name: []} for name in SCHEMES]
 
 
-def describe_keys(app: FastAPI, door: Door) -> None:
-    """Add the ways to send the key, and to each operation whether it needs one. Without a key nothing does."""
-    if not door.has_key:
-        return
+def describe(app: FastAPI, door: Door) -> None:
+    """Add an example to each answer and body, the ways to send the key, and to each operation whether it needs one."""
     plain = app.openapi
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
             page = plain()
-            page.setdefault("components", {})["securitySchemes"] = SCHEMES
-            for route in iter_route_contexts(app.routes):
-                for method in _closed_methods(route, door):
-                    operation = page["paths"].get(route.path, {}).get(method.lower())
-                    if operation is not None:
-                        operation["security"] = ANY_SCHEME
+            _show_examples(page)
+            if door.has_key:
+                _describe_keys(page, app, door)
         return plain()
 
     app.openapi = described  # type: ignore[method-assign] # FastAPI's documented way to extend the page
+
+
+def _show_examples(page: dict[str, Any]) -> None:
+    for name, schema in page.get("components", {}).get("schemas", {}).items():
+        if name in EXAMPLES:
+            schema["examples"] = [EXAMPLES[name]]
+
+
+def _describe_keys(page: dict[str, Any], app: FastAPI, door: Door) -> None:
+    page.setdefault("components", {})["securitySchemes"] = SCHEMES
+    for route in iter_route_contexts(app.routes):
+        for method in _closed_methods(route, door):
+            operation = page["paths"].get(route.path, {}).get(method.lower())
+            if operation is not None:
+                operation["security"] = ANY_SCHEME
 
 
 def _closed_methods(route: RouteContext, door: Door) -> list[str]:

@@ -67,6 +67,12 @@ async def _each_once(request: Request) -> None:
 EACH_ONCE = Depends(_each_once)
 
 Text = Annotated[str, AfterValidator(_plain)]
+Source = Annotated[Text | None, Query(description="Where a feed comes from; all when left out.")]
+Subject = Annotated[Text | None, Query(description="What a feed is about; all when left out.")]
+Kind = Annotated[Text | None, Query(description="tick, candle, depth or funding; all when left out.")]
+Granularity = Annotated[Text | None, Query(description="From one record to the next, as 1s or 1m; all when left out.")]
+ModelId = Annotated[Text | None, Query(description="One model's id; all when left out.")]
+WithEnsembles = Annotated[bool, Query(description="Whether ensembles are shown too; one that projectIds names is.")]
 CheckpointId = Annotated[Text, Path(description="A checkpoint's id.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="The most rows to answer.")]
 Instant = Annotated[datetime, BeforeValidator(_restore_plus), AfterValidator(_instant)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, Header, HTTPException, Query, Response
+from fastapi import APIRouter, Header, HTTPException, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
 from coordinator_node.api.auth import ADMIN, READ
@@ -32,6 +32,8 @@ MOST_FILES = 5000
 CHUNK_BYTES = 256 * 1024
 PARQUET = "application/vnd.apache.parquet"
 
+Status = Annotated[BackfillStatus | None, Query(description="Only those of this status; all when left out.")]
+FilePart = Annotated[str, Path(description="A part of the file's path, as the index gives it.")]
 UNKNOWN_JOB: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such job."}}
 BUSY: dict[int | str, dict[str, Any]] = {409: {"model": Problem, "description": "A job is running or waits to."}}
 FILE: dict[int | str, dict[str, Any]] = {
@@ -70,9 +72,7 @@ def order_backfill(context: Context, order: BackfillOrder) -> BackfillJob:
 
 
 @router.get("/reports/backfill/jobs", dependencies=[ADMIN], responses=PAGED)
-def backfill_jobs(
-    context: Context, pages: Paging, status: BackfillStatus | None = None, limit: Limit = 100
-) -> list[BackfillJob]:
+def backfill_jobs(context: Context, pages: Paging, status: Status = None, limit: Limit = 100) -> list[BackfillJob]:
     """Jobs, newest first."""
     after = pages.after(JobPlace)
     with context.database.reading_own_writes() as connection:
@@ -81,7 +81,7 @@ def backfill_jobs(
 
 
 @router.get("/reports/backfill/jobs/{job_id}", dependencies=[ADMIN], responses=UNKNOWN_JOB)
-def backfill_job(context: Context, job_id: Text) -> BackfillJob:
+def backfill_job(context: Context, job_id: Annotated[Text, Path(description="A job's id.")]) -> BackfillJob:
     """One job and how far it has come."""
     with context.database.reading_own_writes() as connection:
         row = job_by_id(connection, job_id)
@@ -93,10 +93,10 @@ def backfill_job(context: Context, job_id: Text) -> BackfillJob:
 @router.get("/data/backfill/index", dependencies=[READ])
 def backfill_index(
     context: Context,
-    source: Annotated[FeedPart | None, Query()] = None,
-    subject: Annotated[FeedPart | None, Query()] = None,
-    kind: Annotated[FeedPart | None, Query()] = None,
-    granularity: Annotated[FeedPart | None, Query()] = None,
+    source: Annotated[FeedPart | None, Query(description="Where it comes from; all when left out.")] = None,
+    subject: Annotated[FeedPart | None, Query(description="What it is about; all when left out.")] = None,
+    kind: Annotated[FeedPart | None, Query(description="tick, candle, depth or funding; all when left out.")] = None,
+    granularity: Annotated[FeedPart | None, Query(description="Such as 1s or 1m; all when left out.")] = None,
 ) -> list[BackfillFile]:
     """The files of the feeds that match, by path; of more than 5,000 those of the newest days."""
     files = list_files(context.settings.backfill_data_dir, source, subject, kind, granularity, MOST_FILES)
@@ -111,12 +111,12 @@ def backfill_index(
 )
 def backfill_file(
     context: Context,
-    source: str,
-    subject: str,
-    kind: str,
-    granularity: str,
-    file: str,
-    if_none_match: Annotated[str | None, Header()] = None,
+    source: FilePart,
+    subject: FilePart,
+    kind: FilePart,
+    granularity: FilePart,
+    file: FilePart,
+    if_none_match: Annotated[str | None, Header(description="The ETag of the file that the caller has.")] = None,
 ) -> Response:
     """One day's records, as they are on the disk; nothing, where the caller has them already."""
     path = find_file(context.settings.backfill_data_dir, source, subject, kind, granularity, file)
@@ -134,7 +134,7 @@ def backfill_file(
     return StreamingResponse(_chunks(opened), media_type=PARQUET, headers=headers)
 
 
-def _opened(path: Path) -> BinaryIO | None:
+def _opened(path: pathlib.Path) -> BinaryIO | None:
     try:
         return path.open("rb")
     except FileNotFoundError:

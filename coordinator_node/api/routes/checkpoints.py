@@ -53,13 +53,12 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 }
 READING: dict[int | str, dict[str, Any]] = {**UNKNOWN, **REFUSED, **UNCHANGED}
 
+Status = Annotated[CheckpointStatus | None, Query(description="Only those of this status; all when left out.")]
 TotalPrize = Annotated[int, Query(ge=0, le=MOST_PRIZE, description="The pool, in its smallest unit.")]
 
 
 @router.get("/checkpoints", dependencies=[READ], responses={**PAGED, **UNCHANGED})
-def checkpoints(
-    context: Context, pages: Paging, status: CheckpointStatus | None = None, limit: Limit = 20
-) -> list[Checkpoint]:
+def checkpoints(context: Context, pages: Paging, status: Status = None, limit: Limit = 20) -> list[Checkpoint]:
     """Checkpoints, newest first by the end of their period."""
     after = pages.after(CheckpointPlace)
     with context.database.reading_own_writes() as connection:

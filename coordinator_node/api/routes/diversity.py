@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path, Query
 
 from coordinator_node.api.answers import UNCHANGED, TaggedRoute
 from coordinator_node.api.auth import PUBLIC
@@ -26,11 +26,13 @@ router = APIRouter(
 
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such model."}}
 
+EnsembleName = Annotated[Text | None, Query(description="As the config names it; all when left out.")]
+
 _RESERVED = reserved(EnsembleSnapshot)
 
 
 @router.get("/models/{model_id}/diversity", responses=UNKNOWN)
-def model_diversity(context: Context, model_id: Text) -> ModelDiversity:
+def model_diversity(context: Context, model_id: Annotated[Text, Path(description="A model's id.")]) -> ModelDiversity:
     """How much one model differs from the others, by its latest snapshot, and what its owner may do about it."""
     with context.database.reading() as connection:
         row = model_measures(connection, model_id)
@@ -59,7 +61,7 @@ def diversity(context: Context, pages: Paging, limit: Limit = 50) -> list[Divers
 
 @router.get("/ensemble/history", responses=PAGED)
 def ensemble_history(
-    context: Context, during: SinceUntil, pages: Paging, ensemble_name: Text | None = None, limit: Limit = 100
+    context: Context, during: SinceUntil, pages: Paging, ensemble_name: EnsembleName = None, limit: Limit = 100
 ) -> list[EnsembleSnapshot]:
     """The newest `limit` snapshots of the ensembles, oldest first; `since` and `until` bound the end of their period.
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context
 from coordinator_node.api.pages import PAGED, Paging
-from coordinator_node.api.parameters import Limit, Text
+from coordinator_node.api.parameters import Granularity, Kind, Limit, Source, Subject
 from coordinator_node.db.reports.feeds import RecordPlace, feed_summaries, newest_records, record_count
 from coordinator_node.schemas.report.feeds import FeedRecordEntry, FeedSummary
 from coordinator_node.schemas.report.wire import object_or_empty
@@ -42,10 +42,10 @@ def feeds(context: Context) -> list[FeedSummary]:
 def tail(
     context: Context,
     pages: Paging,
-    source: Text | None = None,
-    subject: Text | None = None,
-    kind: Text | None = None,
-    granularity: Text | None = None,
+    source: Source = None,
+    subject: Subject = None,
+    kind: Kind = None,
+    granularity: Granularity = None,
     limit: Limit = 20,
 ) -> list[FeedRecordEntry]:
     """The newest records of the feeds that match, newest first."""

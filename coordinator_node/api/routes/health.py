@@ -17,8 +17,15 @@ from coordinator_node.schemas.report.wire import Problem
 router = APIRouter(tags=["health"], dependencies=[PUBLIC])
 
 NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Readiness, "description": "The API cannot serve."}}
+FIGURES = """# HELP coordinator_stage_backlog Rows that wait for a stage, at most 100,000.
+# TYPE coordinator_stage_backlog gauge
+coordinator_stage_backlog{stage="score"} 12.0
+"""
 TEXT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus's text format."}
+    200: {
+        "content": {"text/plain": {"schema": {"type": "string"}, "example": FIGURES}},
+        "description": "Prometheus's text format.",
+    }
 }
 
 

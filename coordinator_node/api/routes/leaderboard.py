@@ -12,6 +12,7 @@ from coordinator_node.api.answers import UNCHANGED, Encoded, TaggedRoute
 from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context, ReportContext
 from coordinator_node.api.layout import value_names
+from coordinator_node.api.parameters import WithEnsembles
 from coordinator_node.db.reports.leaderboard import (
     leaderboard_version,
     newest_leaderboard,
@@ -28,7 +29,7 @@ MOST_ROWS = 5000
 
 
 @router.get("/leaderboard", response_model=list[LeaderboardEntry], responses=UNCHANGED)
-async def leaderboard(context: Context, request: Request, include_ensembles: bool = False) -> Response:
+async def leaderboard(context: Context, request: Request, include_ensembles: WithEnsembles = False) -> Response:
     """The newest leaderboard, by rank; what is not ranked comes last. Empty before the first.
 
     It changes once a score cycle: send its ETag as If-None-Match, and 304 says that it is still the same.

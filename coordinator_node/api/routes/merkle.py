@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Path, Query
 
 from coordinator_node.api.answers import UNCHANGED, TaggedRoute
 from coordinator_node.api.auth import PUBLIC
@@ -35,7 +35,7 @@ def cycles(context: Context, span: SinceUntil, limit: Limit = 50) -> list[Merkle
 
 
 @router.get("/merkle/cycles/{cycle_id}", responses=UNKNOWN)
-def cycle(context: Context, cycle_id: Text) -> MerkleCycle:
+def cycle(context: Context, cycle_id: Annotated[Text, Path(description="A cycle's id.")]) -> MerkleCycle:
     """One score cycle."""
     with context.database.reading() as connection:
         row = merkle.cycle_by_id(connection, cycle_id)
@@ -53,7 +53,11 @@ def commitments(context: Context, after: After = 0, limit: Limit = 1000) -> list
 
 
 @router.get("/merkle/proof", responses=UNKNOWN)
-def proof(context: Context, snapshot_id: Text | None = None, prediction_id: Text | None = None) -> MerkleProofAnswer:
+def proof(
+    context: Context,
+    snapshot_id: Annotated[Text | None, Query(description="Whose path is asked for; this or prediction_id.")] = None,
+    prediction_id: Annotated[Text | None, Query(description="Whose path is asked for; this or snapshot_id.")] = None,
+) -> MerkleProofAnswer:
     """The path from a snapshot, or from a prediction that one counts, to its checkpoint's root."""
     with context.database.reading() as connection:
         if snapshot_id is not None and prediction_id is None:

@@ -11,7 +11,7 @@ from coordinator_node.api.answers import json_answer
 from coordinator_node.api.auth import READ
 from coordinator_node.api.context import Context
 from coordinator_node.api.pages import PAGED, Paging
-from coordinator_node.api.parameters import LastDays, Limit, ModelIds, SinceUntil, Text
+from coordinator_node.api.parameters import LastDays, Limit, ModelId, ModelIds, SinceUntil
 from coordinator_node.api.points import flat, naive_text, offset_text
 from coordinator_node.crunch_config import PredictionScope
 from coordinator_node.db.reports.predictions import (
@@ -61,7 +61,7 @@ def predictions(
 
 @router.get("/snapshots", responses=PAGED)
 def snapshots(
-    context: Context, during: SinceUntil, pages: Paging, model_id: Text | None = None, limit: Limit = 100
+    context: Context, during: SinceUntil, pages: Paging, model_id: ModelId = None, limit: Limit = 100
 ) -> list[SnapshotEntry]:
     """Snapshots, newest first by the end of their period; `since` and `until` bound that end.
 

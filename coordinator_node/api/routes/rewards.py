@@ -10,7 +10,7 @@ from coordinator_node.api.answers import UNCHANGED, TaggedRoute
 from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context
 from coordinator_node.api.pages import PAGED, Paging
-from coordinator_node.api.parameters import Limit, Text
+from coordinator_node.api.parameters import Limit, ModelId
 from coordinator_node.api.points import numbers
 from coordinator_node.db.reports.checkpoints import CheckpointPlace, newest_checkpoints
 from coordinator_node.db.reports.records import Record
@@ -29,7 +29,7 @@ _RESERVED = reserved(Reward)
 
 
 @router.get("/checkpoints/rewards", responses=PAGED)
-def rewards(context: Context, pages: Paging, model_id: Text | None = None, limit: Limit = 20) -> list[Reward]:
+def rewards(context: Context, pages: Paging, model_id: ModelId = None, limit: Limit = 20) -> list[Reward]:
     """What each ranked model was rewarded in the newest `limit` checkpoints: newest first, then by rank.
 
     A checkpoint whose emission or ranking cannot be read is left out. At most 5,000 rows, whole checkpoints each.

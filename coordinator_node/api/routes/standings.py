@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 
 from coordinator_node.api.answers import UNCHANGED, TaggedRoute, json_answer
 from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context, ReportContext
-from coordinator_node.api.parameters import LastDays, ModelIds
+from coordinator_node.api.parameters import LastDays, ModelIds, WithEnsembles
 from coordinator_node.api.points import flat, naive_text, numbers, offset_text
 from coordinator_node.crunch_config import Aggregation
 from coordinator_node.db.json_text import parse_object
@@ -33,8 +33,6 @@ router = APIRouter(
     route_class=TaggedRoute,
     responses=UNCHANGED,
 )
-
-WithEnsembles = Annotated[bool, Query(description="Whether ensembles are shown too; one that projectIds names is.")]
 
 _STANDING, _SCOPE, _SNAPSHOT = reserved(Standing), reserved(ScopeStanding), reserved(SnapshotPoint)
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from coordinator_node.api.auth import ADMIN
 from coordinator_node.api.context import Context
 from coordinator_node.api.parameters import Text
+from coordinator_node.schemas.report.examples import EXAMPLES
 from coordinator_node.schemas.report.rounds import MAX_ID_CHARACTERS, Round, RoundFeatures, RoundTruth
 from coordinator_node.schemas.report.wire import Problem
 from coordinator_node.services.tournament.rounds import queue_round, round_status
@@ -33,7 +34,8 @@ async def _body(request: Request) -> bytes:
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
     """The body's part of the OpenAPI page, which cannot be seen from the endpoint's parameters."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+    content = {"schema": model.model_json_schema(), "example": EXAMPLES[model.__name__]}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
 RoundId = Annotated[

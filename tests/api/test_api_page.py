@@ -1,0 +1,87 @@
+"""The API's page tells a newcomer all: what each endpoint is for, what goes in and comes out, with an example."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from api_cases import report_app
+from pydantic import BaseModel, TypeAdapter
+from sqlalchemy import Engine
+
+from coordinator_node.api.routes.backfill import PARQUET
+from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.entities.prediction import RetainingEmission
+from coordinator_node.schemas import report
+from coordinator_node.schemas.report.examples import EXAMPLES
+from coordinator_node.services.tournament_predict import TournamentPredictService
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def page(engine: Engine) -> Json:
+    return report_app(engine, CrunchConfig(predict_service_class=TournamentPredictService)).openapi()
+
+
+def operations(page: Json) -> Iterator[tuple[str, Json]]:
+    for path, found in page["paths"].items():
+        for method, operation in found.items():
+            yield f"{method} {path}", operation
+
+
+def described(page: Json, schema: Json) -> Json:
+    """The schema of an answer, or of one row of it."""
+    while "$ref" in schema or schema.get("type") == "array":
+        schema = (
+            page["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema["items"]
+        )
+    return schema
+
+
+def has_example(page: Json, content: Json) -> bool:
+    return "example" in content or bool(described(page, content["schema"]).get("examples"))
+
+
+def test_every_endpoint_says_what_it_is_for_and_shows_an_example(page: Json) -> None:
+    found = dict(operations(page))
+    assert len(found) > 40
+    for name, operation in found.items():
+        assert operation["summary"], name
+        assert operation["description"], name
+        answers = [answer for status, answer in operation["responses"].items() if status.startswith("2")]
+        assert answers, name
+        for kind, content in [pair for answer in answers for pair in answer["content"].items()]:
+            assert content["schema"], name
+            assert kind == PARQUET or has_example(page, content), name
+        for content in operation.get("requestBody", {"content": {}})["content"].values():
+            assert has_example(page, content), name
+        for parameter in operation.get("parameters", ()):
+            assert parameter.get("description"), (name, parameter["name"])
+        assert all(answer["description"] for answer in operation["responses"].values()), name
+
+
+def types() -> dict[str, Any]:
+    names = [f"{report.__name__}.{each.name}" for each in pkgutil.iter_modules(report.__path__)]
+    found = {
+        name: value
+        for module in map(importlib.import_module, names)
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, BaseModel)
+    }
+    return {**found, "RetainingEmission": RetainingEmission}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_is_what_its_type_allows_and_gives(name: str) -> None:
+    adapter = TypeAdapter(types()[name])
+    read = adapter.validate_python(EXAMPLES[name])
+    given = json.loads(adapter.dump_json(read))
+    if name in ("RoundFeatures", "RoundTruth", "BackfillOrder"):
+        assert set(given) == set(EXAMPLES[name])
+    else:
+        assert given == EXAMPLES[name]
