@@ -252,10 +252,11 @@ def test_the_rows_of_charts(client_of: ClientMaker, engine: Engine) -> None:
         assert [row["model_id"] for row in client.rows(f"/reports/models/{path}", projectIds=ENSEMBLE)] == [ENSEMBLE]
 
 
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(("kept", "most_names"), [(False, 100), (True, 100), (False, 0), (True, 0)])
 def test_a_bucket_of_snapshots_holds_weighted_means(
-    client_of: ClientMaker, engine: Engine, monkeypatch: pytest.MonkeyPatch, kept: bool
+    client_of: ClientMaker, engine: Engine, monkeypatch: pytest.MonkeyPatch, kept: bool, most_names: int
 ) -> None:
+    monkeypatch.setattr(snapshot_series, "MOST_NAMES", most_names)
     for module in (widths, snapshot_series):
         monkeypatch.setattr(module, "MOST_POINTS", 30)
     rows = stored(engine, random_snapshots(600, 40 * HOUR))
@@ -287,6 +288,20 @@ def test_a_bucket_of_snapshots_holds_weighted_means(
         }
         for row in found
     } == want
+
+
+def test_a_number_that_only_old_snapshots_hold_is_in_their_buckets(
+    client_of: ClientMaker, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (widths, snapshot_series):
+        monkeypatch.setattr(module, "MOST_POINTS", 30)
+    rows = random_snapshots(600, 40 * HOUR)
+    oldest = min((row for row in rows if row.prediction_count and row.model_id == "m1"), key=lambda row: row.period_end)
+    oldest.result_summary_jsonb = {"bygone": 0.25}
+    stored(engine, rows)
+    found = client_of(CONFIG).rows("/reports/models/metrics")
+    assert len(found) < 600
+    assert {row["bygone"] for row in found if "bygone" in row} == {0.25}
 
 
 def test_summary_is_the_latest_in_the_range(client_of: ClientMaker, engine: Engine) -> None:
