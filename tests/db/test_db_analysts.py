@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from db_cases import fetch, fill_predecessor
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Engine, text
 from sqlmodel import SQLModel
 
 PAGE = Path(__file__).parents[2] / "docs" / "operate.md"
@@ -25,10 +25,9 @@ NEVER = [
 @pytest.fixture
 def analyst(engine: Engine, connect: Callable[[str], Engine]) -> Iterator[Engine]:
     [script] = re.findall(r"## Analysts.*?```sql\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    url = make_url(engine.url)
     with engine.begin() as connection:
-        connection.execute(text(script.replace("starter", str(url.username))))
-    made = connect(url.set(username="analyst").render_as_string(hide_password=False))
+        connection.execute(text(script))
+    made = connect(engine.url.set(username="analyst").render_as_string(hide_password=False))
     yield made
     made.dispose()
     with engine.begin() as connection:

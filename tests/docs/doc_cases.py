@@ -45,9 +45,8 @@ ONLY_PARSED = {
     r"coordinator-node up\b": ("runs until it is stopped; `make verify-packs` does it", ""),
     r"coordinator-node doctor my-crunch": ("the same", ""),
     r"coordinator-node backfill .*--source binance": ("asks a venue", ""),
+    r"DATABASE_URL=\S+ coordinator-node restore\b": ("needs a second database; tests/db restores into one", ""),
     r"python -m coordinator_node\.workers\.": ("runs until it is stopped; tests/workers does it", ""),
-    r"(\w+=\S+ )?coordinator-node (backup|restore)\b": ("tests/db does it, with files of its own", ""),
-    r"CREATE ROLE\b": ("is for the whole server; tests/db does it", ""),
     r"(docker|kubectl|uv)\b": ("another's program", ""),
     r"pip install\b": ("needs a package index; `make verify-packs` installs", ""),
 }
@@ -145,7 +144,7 @@ class Reader:
         for part in command.parts():
             check(part, self.folder)
         text = _in_place_of(command.text)
-        if re.search(r"coordinator-node (migrate|payout|rescore)|make check-models", text):
+        if re.search(r"coordinator-node (migrate|payout|rescore|backup)|make check-models", text):
             self._url()
         if text:
             self._run(self._here(text))
