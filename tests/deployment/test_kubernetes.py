@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,10 @@ def test_every_file_is_applied_but_those_that_say_why_not() -> None:
     assert {path.name for path in FOLDER.glob("*.yaml")} == {*listed(), *others}
 
 
-@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+@pytest.mark.parametrize("kubernetes", [OLDEST, NEWEST])
 @pytest.mark.parametrize("manifest", [*APPLIED, *documents("secrets.example.yaml")], ids=name_of)
-def test_the_manifests_are_what_kubernetes_takes(manifest: Manifest, version: str) -> None:
-    assert kubernetes_validate.validate(manifest, version, strict=True) == version
+def test_the_manifests_are_what_kubernetes_takes(manifest: Manifest, kubernetes: str) -> None:
+    assert kubernetes_validate.validate(manifest, kubernetes, strict=True) == kubernetes
 
 
 def test_the_check_sees_a_misspelled_key() -> None:
@@ -121,6 +122,15 @@ def test_no_container_is_root_or_changes_its_own_files(workload: Manifest) -> No
     places = {mount["name"]: mount["mountPath"] for mount in made["volumeMounts"]}
     assert places["tmp"] == "/tmp"
     assert set(places) == {volume["name"] for volume in pod(workload)["volumes"]}
+
+
+def test_the_image_is_the_one_that_the_manifests_take_for_granted() -> None:
+    lines = (FOLDER.parents[1] / "Dockerfile").read_text().splitlines()
+    [user] = [line.split()[1] for line in lines if line.startswith("USER ")]
+    assert {str(pod(each)["securityContext"]["runAsUser"]) for each in WORKLOADS} == {*user.split(":")}
+    assert any("WORKER_ALIVE_FILE=/tmp/alive" in line.split() for line in lines)
+    [image] = documents("kustomization.yaml")[0]["images"]
+    assert image["newTag"] == version("coordinator-node")
 
 
 def test_settings_are_ones_that_the_engine_reads_and_refuses_nothing() -> None:
