@@ -143,7 +143,7 @@ async def _of_latest(
     """What is told of the newest checkpoint, encoded once for each state of it."""
 
     def look(last: Encoded | None) -> Encoded:
-        with context.database.reading() as connection:
+        with context.database.reading_own_writes() as connection:
             version = newest_version(connection)
             if last is not None and last.version == version:
                 return last
