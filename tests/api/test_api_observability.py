@@ -6,14 +6,17 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api_cases import NOW, ClientMaker, store
+from api_cases import NOW, Client, settings, store
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine
 
+from coordinator_node.api.app import create_app
+from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.tables import FeedIngestionStateRow, LeaderboardRow
 from coordinator_node.runtime.heartbeat import Heartbeat
 from coordinator_node.runtime.loop import PassResult
@@ -45,16 +48,17 @@ async def worked() -> PassResult:
 
 
 @pytest.fixture
-def exposed(client_of: ClientMaker, engine: Engine) -> set[str]:
-    """The name of every sample of an engine in which everything has happened once."""
+def exposed(engine: Engine) -> set[str]:
+    """The name of every sample of an engine in which everything has happened once, with a read replica."""
     asyncio.run(measured("predict", worked)())
     count_failure("predict", "timeout")
     Heartbeat(engine, "score").beat()
     feed = {"source": "simulated", "subject": "BTC", "kind": "tick", "granularity": "1s"}
     store(engine, FeedIngestionStateRow(**feed, last_event_ts=NOW, updated_at=NOW), LeaderboardRow(created_at=NOW))
-    client = client_of(FEED_SOURCE="simulated")
-    client.get("/info")
-    text = client.get("/metrics").text
+    app = create_app(settings(FEED_SOURCE="simulated"), engine, CrunchConfig(), lambda: NOW, replica=engine)
+    with closing(Client(app)) as client:
+        client.get("/info")
+        text = client.get("/metrics").text
     return {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
 
 
@@ -74,8 +78,8 @@ def test_every_stage_that_is_named_exists() -> None:
 
 def test_expressions_are_whole() -> None:
     for expression in expressions():
-        for opening, closing in ("()", "{}", "[]"):
-            assert expression.count(opening) == expression.count(closing), expression
+        for opened, closed in ("()", "{}", "[]"):
+            assert expression.count(opened) == expression.count(closed), expression
 
 
 def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
