@@ -133,8 +133,6 @@ class Reader:
                     del sys.modules[name]
 
     def _sql(self, text: str) -> None:
-        if _in_place_of(text) != text:
-            return
         self._url()
         assert self._made
         with self._made[0].connect() as connection:
@@ -168,7 +166,7 @@ class Reader:
 
 
 def _in_place_of(text: str) -> str:
-    """What is run for a command or statement: itself, or what ONLY_PARSED says."""
+    """What is run for a command: itself, or what ONLY_PARSED says."""
     for pattern, (_, instead) in ONLY_PARSED.items():
         if re.match(pattern, text.partition("#")[0].strip()):
             return instead
