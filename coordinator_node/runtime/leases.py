@@ -33,20 +33,20 @@ _TAKE = text(
     RETURNING epoch
     """
 )
+# Locked in the order of their names, as by every fence's check: else the two could wait for each other in a circle.
+_HELD = """
+    FROM (SELECT leases.name FROM leases
+          JOIN unnest(CAST(:names AS text[]), CAST(:epochs AS bigint[])) AS held(name, epoch)
+            ON leases.name = held.name AND leases.epoch = held.epoch
+          ORDER BY leases.name FOR UPDATE OF leases) AS own
+    WHERE leases.name = own.name
+"""
 _RENEW = text(
-    """
-    UPDATE leases SET expires_at = clock_timestamp() + make_interval(secs => :ttl)
-    FROM unnest(CAST(:names AS text[]), CAST(:epochs AS bigint[])) AS held(name, epoch)
-    WHERE leases.name = held.name AND leases.epoch = held.epoch RETURNING leases.name
-    """
+    f"""
+    UPDATE leases SET expires_at = clock_timestamp() + make_interval(secs => :ttl) {_HELD} RETURNING leases.name
+    """  # noqa: S608 - put together from this module's own text
 )
-_RELEASE = text(
-    """
-    UPDATE leases SET expires_at = clock_timestamp()
-    FROM unnest(CAST(:names AS text[]), CAST(:epochs AS bigint[])) AS held(name, epoch)
-    WHERE leases.name = held.name AND leases.epoch = held.epoch
-    """
-)
+_RELEASE = text(f"UPDATE leases SET expires_at = clock_timestamp() {_HELD}")  # noqa: S608 - likewise
 _FREE = text(
     """
     SELECT wanted.name FROM unnest(CAST(:names AS text[])) AS wanted(name)

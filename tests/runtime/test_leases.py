@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
 from coordinator_node.db.engine import transaction
-from coordinator_node.runtime.leases import Lease, LeaseLostError
+from coordinator_node.runtime.leases import Lease, LeaseGroup, LeaseLostError
 
 
 def expire(engine: Engine) -> None:
@@ -136,3 +138,33 @@ def test_after_a_reset_of_the_database_the_old_holder_writes_nothing(engine: Eng
     with pytest.raises(LeaseLostError), transaction(engine, old):
         pass
     assert not one.keep()
+
+
+@pytest.mark.parametrize("action", [LeaseGroup.renew, LeaseGroup.release])
+def test_rows_are_locked_in_the_order_in_which_every_fence_locks_them(
+    engine: Engine, action: Callable[[LeaseGroup], None]
+) -> None:
+    """Else the holder's own transactions and its renewals would wait for each other in a circle."""
+    group = LeaseGroup(engine, ("a", "b"), "one")
+    assert group.take("b")
+    assert group.take("a")
+    with engine.connect() as fence, engine.connect() as other:
+        fence.execute(text("SELECT 1 FROM leases WHERE name = 'b' FOR SHARE"))
+        acting = threading.Thread(target=action, args=(group,))
+        acting.start()
+        until_somebody_waits(other)
+        with pytest.raises(OperationalError, match="could not obtain lock"):
+            other.execute(text("SELECT 1 FROM leases WHERE name = 'a' FOR SHARE NOWAIT"))
+        fence.rollback()
+        acting.join()
+
+
+def until_somebody_waits(connection: Connection) -> None:
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    for _ in range(500):
+        if connection.execute(waiting).scalar_one():
+            return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits for a lock")
