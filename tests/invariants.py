@@ -165,41 +165,56 @@ class Checked:
 
 def check_all(engine: Engine) -> Checked:
     """Every rule over a drained database that is younger than a day."""
-    with engine.connect() as connection:
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         rows = sum(connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() for name in CHECKED_TABLES)
-    broken = broken_rules(engine)
-    if wrong := wrong_standings(engine):
+        return Checked(rows, all_broken(connection))
+
+
+def all_broken(connection: Connection) -> dict[str, list[Any]]:
+    """All rules that do not hold, also of the leaderboard."""
+    broken = _broken_rules(connection)
+    if wrong := _wrong_standings(connection):
         broken["the leaderboard is the naive one"] = wrong
-    return Checked(rows, broken)
+    return broken
 
 
 def broken_rules(engine: Engine) -> dict[str, list[Any]]:
-    """The rules that do not hold, each with the first rows that break it."""
-    broken: dict[str, list[Any]] = {}
+    """The rules that do not hold, each with the first rows that break it; the leaderboard is not looked at."""
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-        for rule, query in RULES.items():
-            if rows := connection.execute(text(query)).fetchmany(5):
-                broken[rule] = [tuple(row) for row in rows]
-        for (entries,) in connection.execute(text("SELECT entries_jsonb FROM checkpoints")):
-            shares = [reward["reward_pct"] for entry in entries for reward in entry["cruncher_rewards"]]
-            if shares and sum(shares) != FRAC_64_MULTIPLIER:
-                broken.setdefault("an emission sums exactly", []).append(shares)
-    if log := broken_log_rules(engine):
-        broken["the Merkle log verifies"] = log[:5]
-    return broken
+        return _broken_rules(connection)
 
 
 def check_leaderboard_is_the_naive_one(engine: Engine) -> None:
     """The newest leaderboard's 24 hours, for a run that is younger than that, against the scores themselves."""
-    assert wrong_standings(engine) == []
-
-
-def wrong_standings(engine: Engine) -> list[str]:
-    """Where the newest leaderboard differs from the means of the scores, or is not in their order."""
     with engine.connect() as connection:
-        naive = {row.model_id: row.mean for row in connection.execute(text(NAIVE_LEADERBOARD))}
-        newest = text("SELECT entries_jsonb FROM leaderboards ORDER BY created_at DESC, id DESC LIMIT 1")
-        entries = connection.execute(newest).scalar_one_or_none() or []
+        assert _wrong_standings(connection) == []
+
+
+def broken_log_rules(engine: Engine) -> list[str]:
+    """What does not hold of the Merkle log: leaves against their rows, roots against leaves, links of both chains."""
+    with engine.connect() as connection:
+        return _broken_log_rules(connection)
+
+
+def _broken_rules(connection: Connection) -> dict[str, list[Any]]:
+    broken: dict[str, list[Any]] = {}
+    for rule, query in RULES.items():
+        if rows := connection.execute(text(query)).fetchmany(5):
+            broken[rule] = [tuple(row) for row in rows]
+    for (entries,) in connection.execute(text("SELECT entries_jsonb FROM checkpoints")):
+        shares = [reward["reward_pct"] for entry in entries for reward in entry["cruncher_rewards"]]
+        if shares and sum(shares) != FRAC_64_MULTIPLIER:
+            broken.setdefault("an emission sums exactly", []).append(shares)
+    if log := _broken_log_rules(connection):
+        broken["the Merkle log verifies"] = log[:5]
+    return broken
+
+
+def _wrong_standings(connection: Connection) -> list[str]:
+    """Where the newest leaderboard differs from the means of the scores, or is not in their order."""
+    naive = {row.model_id: row.mean for row in connection.execute(text(NAIVE_LEADERBOARD))}
+    newest = text("SELECT entries_jsonb FROM leaderboards ORDER BY created_at DESC, id DESC LIMIT 1")
+    entries = connection.execute(newest).scalar_one_or_none() or []
     shown = {entry["model_id"]: entry["score"]["metrics"]["score_recent"] for entry in entries}
     wrong = [
         f"{model_id} has {shown.get(model_id)}, its scores have a mean of {naive.get(model_id)}"
@@ -215,26 +230,22 @@ def wrong_standings(engine: Engine) -> list[str]:
     return wrong
 
 
-def broken_log_rules(engine: Engine) -> list[str]:
-    """What does not hold of the Merkle log: leaves against their rows, roots against leaves, links of both chains."""
-    with engine.connect() as connection:
-        chains = {
-            "commitments": "SELECT position, previous_root, chained_root FROM merkle_commitments",
-            "cycles": "SELECT position, previous_cycle_root, chained_root FROM merkle_cycles",
-        }
-        broken = []
-        for name, query in chains.items():
-            links = connection.execute(text(f"{query} WHERE position IS NOT NULL ORDER BY position")).all()
-            expected = [None, *(link[2] for link in links)]
-            if [link[0] for link in links] != list(range(1, len(links) + 1)) or any(
-                link[1] != before for link, before in zip(links, expected, strict=False)
-            ):
-                broken.append(f"the chain of {name} has a gap")
-        for cycle in connection.execute(
-            text("SELECT * FROM merkle_cycles WHERE position IS NOT NULL ORDER BY position")
+def _broken_log_rules(connection: Connection) -> list[str]:
+    chains = {
+        "commitments": "SELECT position, previous_root, chained_root FROM merkle_commitments",
+        "cycles": "SELECT position, previous_cycle_root, chained_root FROM merkle_cycles",
+    }
+    broken = []
+    for name, query in chains.items():
+        links = connection.execute(text(f"{query} WHERE position IS NOT NULL ORDER BY position")).all()
+        expected = [None, *(link[2] for link in links)]
+        if [link[0] for link in links] != list(range(1, len(links) + 1)) or any(
+            link[1] != before for link, before in zip(links, expected, strict=False)
         ):
-            broken += _broken_in_cycle(connection, cycle)
-        return broken + _broken_commitments(connection) + _broken_checkpoints(connection)
+            broken.append(f"the chain of {name} has a gap")
+    for cycle in connection.execute(text("SELECT * FROM merkle_cycles WHERE position IS NOT NULL ORDER BY position")):
+        broken += _broken_in_cycle(connection, cycle)
+    return broken + _broken_commitments(connection) + _broken_checkpoints(connection)
 
 
 def _broken_commitments(connection: Connection) -> list[str]:
@@ -283,7 +294,7 @@ def _broken_in_cycle(connection: Connection, cycle: Row[Any]) -> list[str]:
             broken.append(f"snapshot {snapshot.id} is not what cycle {cycle.position} covers")
         for index, prediction_id in enumerate(snapshot.ids):
             stored = snapshot.leaves[64 * index : 64 * (index + 1)]
-            if _leaves_of(connection, prediction_id, snapshot.id) != stored:
+            if _leaves_of(connection, prediction_id, snapshot.id) != stored:  # None where it is gone
                 broken.append(f"prediction {prediction_id} or its outcome is not what cycle {cycle.position} covers")
         leaves = [snapshot.leaves[at : at + 32] for at in range(0, len(snapshot.leaves), 32)]
         tops.append(pair(leaf(bytes.fromhex(snapshot.hash)), root_of(leaves)))
@@ -320,10 +331,12 @@ def _content_hash(connection: Connection, snapshot_id: str) -> str:
     )
 
 
-def _leaves_of(connection: Connection, prediction_id: str, snapshot_id: str) -> bytes:
-    """The two leaves that a prediction's rows give; its input is taken to have a scope of its own."""
+def _leaves_of(connection: Connection, prediction_id: str, snapshot_id: str) -> bytes | None:
+    """The two leaves that a prediction's rows give, None without rows; its input has a scope of its own."""
     values = {"id": prediction_id, "snapshot": snapshot_id}
-    row = connection.execute(text("SELECT * FROM predictions WHERE id = :id"), values).mappings().one()
+    row = connection.execute(text("SELECT * FROM predictions WHERE id = :id"), values).mappings().one_or_none()
+    if row is None:
+        return None
     found = connection.execute(
         text("SELECT * FROM scores WHERE prediction_id = :id AND snapshot_id = :snapshot"), values
     ).one_or_none()

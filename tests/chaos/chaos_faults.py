@@ -32,8 +32,8 @@ VENUE_GONE_SECONDS = 600.0
 CLOCK_WRONG_SECONDS = 15.0
 HOUR = 3600
 # Of a file, where no disk can be made small.
-LARGEST_FILE = 200_000
-DAY_RECORDS = 86_400
+LARGEST_FILE = 50_000
+HISTORY = timedelta(hours=3)
 
 WORKERS = ("feed", "predict", "score", "checkpoint", "report")
 # What a worker holds whose standby is to take over.
@@ -130,26 +130,27 @@ async def disk_full(stack: ChaosStack, disk: SmallDisk) -> None:
     if not disk.mounted:
         for feed in feeds:
             feed.rlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, resource.RLIM_INFINITY))
-    failed = await asyncio.to_thread(ask_for_a_day, stack)
+    failed = await asyncio.to_thread(ask_for_history, stack)
     await stack.until("a backfill that fails", JOB, id=failed, status="failed")
     if disk.mounted:
         disk.grow()
     else:
         for feed in feeds:
             feed.rlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    whole = await asyncio.to_thread(ask_for_a_day, stack)
+    whole = await asyncio.to_thread(ask_for_history, stack)
     await stack.until("a backfill that has room", JOB, id=whole, status="completed")
     files = [path for path in disk.folder.rglob("*") if path.is_file()]
     rows = {path.name: pq.read_metadata(path).num_rows for path in files}
-    if list(rows.values()) != [DAY_RECORDS]:
-        raise FaultError(f"the Parquet folder holds {rows}, one file of {DAY_RECORDS} rows was to be there")
+    expected = int(HISTORY.total_seconds())
+    if list(rows.values()) != [expected]:
+        raise FaultError(f"the Parquet folder holds {rows}, one file of {expected} rows was to be there")
 
 
-def ask_for_a_day(stack: ChaosStack) -> str:
-    """Ask for a whole day of history; the job's id."""
+def ask_for_history(stack: ChaosStack) -> str:
+    """Ask for some hours of yesterday; the job's id."""
     end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     feed = {"source": "simulated", "subject": "BTC", "kind": "tick", "granularity": "1s"}
-    order = {**feed, "start": (end - timedelta(days=1)).isoformat(), "end": end.isoformat()}
+    order = {**feed, "start": (end - HISTORY).isoformat(), "end": end.isoformat()}
     request = urllib.request.Request(
         f"{stack.plan.url}/reports/backfill", json.dumps(order).encode(), {"Content-Type": "application/json"}
     )

@@ -19,7 +19,7 @@ from local_venue import LocalVenue
 from venue_market import PythMarket
 
 HERE = Path(__file__).parent
-SMALL_DISK = "512k"
+SMALL_DISK = "128k"
 VENUE_STEP_SECONDS = 0.5
 FAKETIME = "faketime/libfaketimeMT.so.1"
 

@@ -29,7 +29,7 @@ from coordinator_node.local.stack import LocalStack, StackPlan, free_port
 from coordinator_node.local.supervisor import Supervisor
 
 POLL_SECONDS = 0.2
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 180.0  # for a machine that does much else; the recovery is what is printed
 CHECKPOINT_SECONDS = 20
 CHECKPOINT_GRACE_SECONDS = 10
 
@@ -114,8 +114,7 @@ class ChaosStack(LocalStack):
         self.engine: Engine = make_engine(postgres.url, "chaos")
 
     def database(self) -> Program:
-        program = super().database()
-        return replace(program, env={**(program.env or {}), **self.setting.preload(program.name)})
+        return self._preloaded(super().database())
 
     def programs(self) -> list[Program]:
         programs = []
@@ -126,14 +125,19 @@ class ChaosStack(LocalStack):
         return [self._disturbable(program) for program in programs]
 
     def _disturbable(self, program: Program) -> Program:
-        environment = {**(program.env or {}), **self.setting.environment, **self.setting.preload(program.name)}
+        environment = {**(program.env or {}), **self.setting.environment}
         if program.name in self.proxies:
             port = self.proxies[program.name].port
             environment["DATABASE_URL"] = f"postgresql+psycopg://{NAME}@127.0.0.1:{port}/{NAME}"
         argv = program.argv
         if program.name == "orchestrator" and self.setting.orchestrator is not None:
             argv = [argv[0], str(self.setting.orchestrator), *argv[3:]]  # instead of -m and the module
-        return replace(program, env=environment, argv=argv)
+        return self._preloaded(replace(program, env=environment, argv=argv))
+
+    def _preloaded(self, program: Program) -> Program:
+        # Not by the program's environment: that is its launcher's too, which may be another user's.
+        variables = [f"{name}={value}" for name, value in self.setting.preload(program.name).items()]
+        return replace(program, argv=["env", *variables, *program.argv]) if variables else program
 
     @property
     def workers(self) -> list[str]:

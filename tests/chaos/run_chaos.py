@@ -25,6 +25,9 @@ from chaos_settings import SETTINGS, NotHereError
 from chaos_stack import ChaosStack, FaultError, running
 from invariants import check_all
 
+from coordinator_node.local.postgres import EmbeddedPostgresError
+from coordinator_node.local.stack import StackError
+
 SHOWN_LINES = 40
 
 
@@ -94,7 +97,7 @@ async def play_on_one_stack(setting: str, faults: Sequence[Fault], said: TextIO)
                     print(line(outcomes[-1]), file=sys.stderr, flush=True)
         except NotHereError as error:
             return [Outcome(fault.name, skipped=str(error)) for fault in faults]
-        except FaultError as error:
+        except (FaultError, StackError, EmbeddedPostgresError) as error:
             outcomes.append(Outcome(fault.name, problem=str(error)))
             print(line(outcomes[-1]), file=sys.stderr, flush=True)
     return outcomes
