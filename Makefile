@@ -74,6 +74,9 @@ bench-backtest: setup ## bars a second of a backtest of 30 days, and the share o
 verify-packs: setup ## play every pack from the built wheel, outside the checkout; ARGS="trading" for one; minutes
 	@$(BIN)/python scripts/verify_packs.py $(ARGS)
 
+soak: setup ## 50 idle models for an hour: does the stack's memory grow? ARGS="--minutes 6" for a short run
+	@$(BIN)/python tests/chaos/soak.py $(ARGS)
+
 format: setup ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
@@ -83,4 +86,4 @@ lock: setup ## write requirements.lock anew from pyproject.toml
 clean: ## remove environments, caches and local runs
 	@rm -rf .venv .uv .coordinator dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help setup demo deploy down logs verify-e2e test lint bench-feed bench-retention bench-predict bench-score chaos bench-api fuzz-api bench-backtest verify-packs format lock clean
+.PHONY: help setup demo deploy down logs verify-e2e test lint bench-feed bench-retention bench-predict bench-score chaos bench-api fuzz-api bench-backtest verify-packs soak format lock clean

@@ -92,12 +92,14 @@ class Setting:
         environment: variables of the workers, beside the demo's.
         preload: variables of each process by its name, Postgres too.
         orchestrator: a script in the place of the orchestrator; it is given the same arguments.
+        arguments: what it is given besides.
     """
 
     models: int = 3
     environment: Mapping[str, str] = field(default_factory=dict)
     preload: Callable[[str], Mapping[str, str]] = lambda _: {}
     orchestrator: Path | None = None
+    arguments: tuple[str, ...] = ()
 
 
 class FaultError(AssertionError):
@@ -131,7 +133,12 @@ class ChaosStack(LocalStack):
             environment["DATABASE_URL"] = f"postgresql+psycopg://{NAME}@127.0.0.1:{port}/{NAME}"
         argv = program.argv
         if program.name == "orchestrator" and self.setting.orchestrator is not None:
-            argv = [argv[0], str(self.setting.orchestrator), *argv[3:]]  # instead of -m and the module
+            argv = [
+                argv[0],
+                str(self.setting.orchestrator),
+                *argv[3:],
+                *self.setting.arguments,
+            ]  # instead of -m and the module
         return self._preloaded(replace(program, env=environment, argv=argv))
 
     def _preloaded(self, program: Program) -> Program:
@@ -251,8 +258,8 @@ class ChaosStack(LocalStack):
 
 
 @asynccontextmanager
-async def running(folder: Path, setting: Setting, said: TextIO) -> AsyncIterator[ChaosStack]:
-    """A stack that has recovered from its start; what its processes say is written to `said`."""
+async def running(folder: Path, setting: Setting, said: TextIO, *, wait: bool = True) -> AsyncIterator[ChaosStack]:
+    """A stack that has recovered from its start, unless nobody is to `wait`; its processes' lines go to `said`."""
     plan = demo_plan(folder, free_port(), DemoFeed())
     plan = replace(plan, environment={**plan.environment, **ENVIRONMENT})
     async with AsyncExitStack() as stack:
@@ -267,5 +274,6 @@ async def running(folder: Path, setting: Setting, said: TextIO) -> AsyncIterator
                     proxy = CutProxy(lambda: asyncio.open_unix_connection(socket))
                     local.proxies[name] = await stack.enter_async_context(proxy.serving())
         await local.start()
-        await local.recovered(await local.now())
+        if wait:
+            await local.recovered(await local.now())
         yield local

@@ -53,9 +53,9 @@ class Flapping:
         await self._cluster.update(node.model_id, *(["RUNNING"] if told else ["STOPPED", "RUNNING"]))
 
 
-async def main(port: int) -> None:
+async def main(port: int, models: int) -> None:
     """Serve until killed."""
-    cluster = ModelCluster(**{f"model-{number:03}": steady for number in range(MODELS)})
+    cluster = ModelCluster(**{f"model-{number:03}": steady for number in range(models)})
     for node in cluster.nodes.values():
         node.keep_calls = False
     cluster.port = port
@@ -70,4 +70,6 @@ async def main(port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    asyncio.run(main(parser.parse_known_args()[0].port))
+    parser.add_argument("--models", type=int, default=MODELS)
+    given = parser.parse_known_args()[0]
+    asyncio.run(main(given.port, given.models))
