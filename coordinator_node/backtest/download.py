@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-import requests
-
+from coordinator_node.client import ApiAnswerError, ApiUnreachableError, CoordinatorClient
 from coordinator_node.entities.errors import ConfigurationError
-from coordinator_node.entities.file_names import UnsafeNameError, safe_name
-from coordinator_node.services.backfill.files import feed_folder
+from coordinator_node.entities.file_names import safe_name
+from coordinator_node.schemas.report.backfill import BackfillFile
 
-TIMEOUT_SECONDS = 30
+OK = 200
 
 
 class CoordinatorError(RuntimeError):
@@ -25,18 +25,14 @@ class CoordinatorError(RuntimeError):
 
 @dataclass(frozen=True)
 class RemoteDay:
-    """One day's file, by the parts of its path."""
+    """One day's file, and the parts of its path."""
 
     source: str
     subject: str
     kind: str
     granularity: str
     day: date
-
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return f"{self.day.isoformat()}.parquet"
+    file: BackfillFile
 
 
 class Coordinator:
@@ -53,16 +49,14 @@ class Coordinator:
         parts = urlsplit(self._url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ConfigurationError(f"{url!r} is no address of a coordinator, such as https://coordinator.example")
-        self._session = requests.Session()
-        if api_key:
-            self._session.headers["X-API-Key"] = api_key
+        self._client = CoordinatorClient(self._url, api_key)
         self.root = Path(cache) if cache else _own_cache() / parts.netloc.replace(":", "_")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._session.close()
+        self._client.close()
 
     def days(self, **wanted: str | None) -> list[RemoteDay]:
         """The files of the feeds that match; None matches all.
@@ -70,10 +64,11 @@ class Coordinator:
         Raises:
             CoordinatorError: it does not answer, or says something else.
         """
-        answer = self._get("/data/backfill/index", {name: value for name, value in wanted.items() if value})
+        with self._saying("/data/backfill/index"):
+            files = self._client.backfill_files(**{name: value for name, value in wanted.items() if value})
         try:
-            return [_day_of(entry["path"]) for entry in answer.json()]
-        except (ValueError, TypeError, KeyError, UnsafeNameError) as error:
+            return [_day_of(file) for file in files]
+        except ValueError as error:
             raise CoordinatorError(f"{self._url}/data/backfill/index answered something else: {error}") from error
 
     def fetch(self, days: Sequence[RemoteDay]) -> list[bool]:
@@ -91,45 +86,38 @@ class Coordinator:
         Raises:
             CoordinatorError: it does not know the model, or does not answer.
         """
-        found: dict[str, Any] = self._get(f"/reports/models/{quote(model_id, safe='')}/diversity").json()
-        return found
+        path = f"/reports/models/{quote(model_id, safe='')}/diversity"
+        with self._saying(path):
+            return self._client.document(path)
 
     def _fetch(self, day: RemoteDay) -> bool:
-        folder = feed_folder(self.root, day.source, day.subject, day.kind, day.granularity)
-        place, tag = folder / day.name, folder / f".{day.name}.etag"
-        known = tag.read_text() if place.is_file() and tag.is_file() else ""
-        parts = (day.source, day.subject, day.kind, day.granularity, day.name)
-        path = "/data/backfill/" + "/".join(quote(part, safe="") for part in parts)
-        answer = self._get(path, headers={"If-None-Match": known} if known else {})
-        if answer.status_code == requests.codes.not_modified:
-            return False
-        folder.mkdir(parents=True, exist_ok=True)
-        # First the old tag goes: killed here or later, the day is fetched anew.
-        tag.unlink(missing_ok=True)
-        unfinished = folder / f".{day.name}.{os.getpid()}.unfinished"
-        unfinished.write_bytes(answer.content)
-        unfinished.replace(place)
-        if etag := answer.headers.get("ETag"):
-            tag.write_text(etag)
-        return True
+        with self._saying(f"/data/backfill/{day.file.path}"):
+            return self._client.download_if_changed(day.file, self.root)
 
-    def _get(
-        self, path: str, params: dict[str, str] | None = None, headers: dict[str, str] | None = None
-    ) -> requests.Response:
+    @contextmanager
+    def _saying(self, path: str) -> Iterator[None]:
+        """Turns the client's errors into a CoordinatorError that names the coordinator."""
         try:
-            answer = self._session.get(self._url + path, params=params, headers=headers, timeout=TIMEOUT_SECONDS)
-        except requests.RequestException as error:
-            raise CoordinatorError(f"{self._url}{path}: {error}") from error
-        if answer.status_code not in (requests.codes.ok, requests.codes.not_modified):
-            raise CoordinatorError(f"{self._url}{path} answered {answer.status_code}: {answer.text[:200]}")
-        return answer
+            yield
+        except ApiUnreachableError as error:
+            raise CoordinatorError(str(error)) from error
+        except ApiAnswerError as error:
+            said = f"something else: {error}" if error.status == OK else f"{error.status}: {error.detail}"
+            raise CoordinatorError(f"{self._url}{path} answered {said}") from error
 
 
-def _day_of(path: str) -> RemoteDay:
-    source, subject, kind, granularity, file = path.split("/")
+def _day_of(file: BackfillFile) -> RemoteDay:
+    """A file by its path, which must be one that may be written.
+
+    Raises:
+        ValueError: it is another.
+    """
+    source, subject, kind, granularity, name = file.path.split("/")
     names = {"source": source, "subject": subject, "kind": kind, "granularity": granularity}
-    day = date.fromisoformat(file.removesuffix(".parquet"))
-    return RemoteDay(**{what: safe_name(what, name) for what, name in names.items()}, day=day)
+    day = date.fromisoformat(name.removesuffix(".parquet"))
+    if name != f"{day.isoformat()}.parquet":
+        raise ValueError(f"{name!r} is no file of a day, such as 2026-01-31.parquet")
+    return RemoteDay(**{what: safe_name(what, each) for what, each in names.items()}, day=day, file=file)
 
 
 def _own_cache() -> Path:

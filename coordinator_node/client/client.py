@@ -8,15 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
 import requests
 from pydantic import BaseModel
 
-from coordinator_node.client.errors import ApiUnreachableError
 from coordinator_node.client.events import LiveEvent, events_of
+from coordinator_node.client.files import fetch, fetch_if_changed, place_of, segment
 from coordinator_node.client.transport import Transport, parsed
-from coordinator_node.entities.ids import new_id
 from coordinator_node.entities.prediction import BackfillStatus, CheckpointStatus, RetainingEmission
 from coordinator_node.schemas.report.backfill import BackfillFile, BackfillJob, BackfillOrder
 from coordinator_node.schemas.report.competition import Info, LeaderboardEntry, ModelEntry
@@ -35,7 +33,6 @@ from coordinator_node.schemas.report.rounds import Round
 from coordinator_node.schemas.report.wire import JsonObject
 
 PAGE_ROWS = 500
-CHUNK_BYTES = 256 * 1024
 NOT_READY = frozenset({503})
 
 
@@ -130,6 +127,10 @@ class CoordinatorClient:
         """The rows of any other list of the API, such as `/reports/models/global`, as they are, page after page."""
         return (parsed(dict[str, Any], row) for row in self._transport.pages(path, parameters))
 
+    def document(self, path: str, /, **parameters: object) -> JsonObject:
+        """Any other document of the API, such as `/reports/models/{model_id}/diversity`, as it is."""
+        return parsed(dict[str, Any], self._transport.get(path, parameters))
+
     # Feeds and history
 
     def feeds(self) -> list[FeedSummary]:
@@ -166,7 +167,7 @@ class CoordinatorClient:
 
     def backfill_job(self, job_id: str) -> BackfillJob:
         """One job and how far it has come."""
-        return parsed(BackfillJob, self._transport.get(f"/reports/backfill/jobs/{_part(job_id)}"))
+        return parsed(BackfillJob, self._transport.get(f"/reports/backfill/jobs/{segment(job_id)}"))
 
     def backfill_files(
         self,
@@ -191,23 +192,22 @@ class CoordinatorClient:
 
         Raises:
             ValueError: the file's path leads out of the folder.
+            OSError: it cannot be written.
         """
-        target = folder / file.path
-        if not target.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"the file's path {file.path} leads out of {folder}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{new_id()}")
-        path = "/data/backfill/" + "/".join(_part(part) for part in file.path.split("/"))
-        try:
-            with closing(self._transport.send("GET", path, stream=True)) as answer, partial.open("wb") as writing:
-                for chunk in answer.iter_content(CHUNK_BYTES):
-                    writing.write(chunk)
-            partial.replace(target)
-        except requests.RequestException:
-            raise ApiUnreachableError(f"GET {path}: the connection broke; ask again") from None
-        finally:
-            partial.unlink(missing_ok=True)
-        return target
+        place = place_of(file, folder)
+        fetch(self._transport, file, place)
+        return place
+
+    def download_if_changed(self, file: BackfillFile, folder: Path) -> bool:
+        """The same, where it is not there yet as the API has it; returns whether it had to be fetched.
+
+        What is there is known by its ETag, which stands beside it in a hidden file.
+
+        Raises:
+            ValueError: the file's path leads out of the folder.
+            OSError: it cannot be written.
+        """
+        return fetch_if_changed(self._transport, file, place_of(file, folder))
 
     # Payouts
 
@@ -280,15 +280,8 @@ class CoordinatorClient:
 
 
 def _checkpoint(checkpoint_id: str, what: str) -> str:
-    return f"/reports/checkpoints/{_part(checkpoint_id)}/{what}"
+    return f"/reports/checkpoints/{segment(checkpoint_id)}/{what}"
 
 
 def _round(round_id: str, what: str) -> str:
-    return f"/tournament/rounds/{_part(round_id)}/{what}"
-
-
-def _part(text: str) -> str:
-    """One segment of a path. Dots alone would mean another path, also percent-encoded."""
-    if text in ("", ".", ".."):
-        raise ValueError(f"{text!r} is no id")
-    return quote(text, safe="")
+    return f"/tournament/rounds/{segment(round_id)}/{what}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,8 +20,20 @@ from coordinator_node.entities.times import as_utc
 CONNECT_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
+CHUNK_BYTES = 256 * 1024
+MOST_SHOWN = 200
+"""Characters of a refusal that is not the API's own."""
+
 # The API, or what stands before it, may do better soon.
 WORTH_REPEATING = frozenset({429, 502, 503, 504})
+
+# What may be gone at the next try; the others are faults of the request itself.
+PASSING = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+)
 
 type Parameters = Mapping[str, object]
 
@@ -93,6 +107,31 @@ class Transport:
                 return
             cursor = following
 
+    def save(self, path: str, place: Path, known: str | None = None) -> requests.Response:
+        """The answer whose body was written to a file, from its beginning again where the connection broke.
+
+        With `known`, an ETag, the answer may be a 304: then nothing was written.
+
+        Raises:
+            ApiUnreachableError: no answer, or never a whole one.
+            ApiAnswerError: another status than 200, or with `known` 304.
+            OSError: the file cannot be written.
+        """
+        headers = {} if known is None else {"If-None-Match": known}
+        also = frozenset[int]() if known is None else frozenset({requests.codes.not_modified})
+        for attempt in range(1, self._attempts + 1):
+            answer = self.send("GET", path, also=also, stream=True, headers=headers)
+            try:
+                with closing(answer):
+                    if answer.status_code != requests.codes.not_modified:
+                        _write(answer, place)
+                return answer
+            except requests.RequestException:
+                if attempt == self._attempts:
+                    raise ApiUnreachableError(f"GET {self._base}{path}: the connection broke; ask again") from None
+            self._sleep(_pause(attempt, None))
+        raise AssertionError("the last attempt returns or raises")
+
     def send(
         self,
         method: str,
@@ -102,6 +141,7 @@ class Transport:
         body: object = None,
         also: frozenset[int] = frozenset(),
         stream: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> requests.Response:
         """The answer to one request, after as many repetitions as it took.
 
@@ -118,13 +158,14 @@ class Transport:
                     self._base + path,
                     params=_query(parameters or {}),
                     json=body,
+                    headers=headers,
                     timeout=self._timeout,
                     stream=stream,
                     # A redirect may lead to a host whose business the key is not.
                     allow_redirects=False,
                 )
-            except (requests.ConnectionError, requests.Timeout) as error:
-                if last or not reads:
+            except requests.RequestException as error:
+                if last or not reads or not isinstance(error, PASSING):
                     # Without the library's text, which holds the whole address.
                     raise ApiUnreachableError(f"{method} {self._base}{path}: {_what_happened(error)}") from None
                 self._sleep(_pause(attempt, None))
@@ -188,11 +229,18 @@ def _refusal(request: str, answer: requests.Response) -> ApiAnswerError:
         target = urlsplit(answer.headers.get("Location", ""))
         detail: Any = f"it redirects to {target.scheme}://{target.netloc}{target.path}: use the address that it means"
     else:
-        try:
-            detail = answer.json()["detail"]
-        except (ValueError, KeyError, TypeError):
-            detail = answer.reason or "no reason given"
+        detail = _detail(answer)
     return ApiAnswerError(request, answer.status_code, detail)
+
+
+def _detail(answer: requests.Response) -> Any:
+    """What a refusal says; where it is not the API's own, its beginning, for what stands before the API may say why."""
+    try:
+        return answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        return " ".join(answer.text.split())[:MOST_SHOWN] or answer.reason or "no reason given"
+    except requests.RequestException:
+        return answer.reason or "no reason given"  # the connection broke before the reason
 
 
 def _named(answer: requests.Response) -> str:
@@ -200,7 +248,23 @@ def _named(answer: requests.Response) -> str:
 
 
 def _what_happened(error: requests.RequestException) -> str:
-    return "no answer in time" if isinstance(error, requests.Timeout) else "no connection"
+    """Without the library's text: it may hold the whole address, or the key where that makes no header."""
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if not isinstance(error, PASSING):
+        return f"this cannot be asked: {type(error).__name__}; is the address right, and the key one line of ASCII?"
+    if not isinstance(error, requests.ConnectionError):
+        return "the connection broke; ask again"
+    cause: BaseException | None = error
+    while cause is not None and (isinstance(cause, requests.RequestException) or not isinstance(cause, OSError)):
+        cause = cause.__cause__ or cause.__context__
+    return f"no connection: {cause.strerror}" if cause is not None and cause.strerror else "no connection"
+
+
+def _write(answer: requests.Response, place: Path) -> None:
+    with place.open("wb") as writing:
+        for chunk in answer.iter_content(CHUNK_BYTES):
+            writing.write(chunk)
 
 
 def _pause(attempt: int, retry_after: str | None) -> float:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
-import urllib.error
-import urllib.request
 from datetime import datetime
 from typing import Any
 
@@ -14,12 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy.exc import DBAPIError
 
+from coordinator_node.client import ApiError, CoordinatorClient
 from coordinator_node.entities.times import utc_now
 from coordinator_node.local.output import Output
 from coordinator_node.local.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from coordinator_node.local.stack import LocalStack, StackError, StackPlan, check_port
 from coordinator_node.local.supervisor import CannotStartError, Supervisor
 from coordinator_node.local.verdict import emission_table, judge, leaderboard_table
+from coordinator_node.schemas.report.competition import LeaderboardEntry
 
 SHOW_SECONDS = 5.0
 ASK_SECONDS = 2.0
@@ -98,20 +97,20 @@ async def _show_leaderboards(plan: StackPlan, console: Console) -> None:
     shown = None
     while True:
         await asyncio.sleep(SHOW_SECONDS)
-        rows = await asyncio.to_thread(_ask_leaderboard, f"{plan.url}/reports/leaderboard")
-        if rows and rows[0]["created_at"] != shown:
-            shown = rows[0]["created_at"]
-            at = datetime.fromisoformat(shown).astimezone()
-            entries = [{**r, "score": {"metrics": r["score_metrics"], "ranking": r["score_ranking"]}} for r in rows]
-            console.print(leaderboard_table(entries, f"Leaderboard of {at:%H:%M:%S}"))
+        rows = await asyncio.to_thread(_ask_leaderboard, plan.url)
+        if rows and rows[0].created_at != shown:
+            shown = rows[0].created_at
+            entries = [
+                {**dict(row), "score": {"metrics": row.score_metrics, "ranking": row.score_ranking}} for row in rows
+            ]
+            console.print(leaderboard_table(entries, f"Leaderboard of {shown.astimezone():%H:%M:%S}"))
 
 
-def _ask_leaderboard(url: str) -> list[dict[str, Any]]:
+def _ask_leaderboard(url: str) -> list[LeaderboardEntry]:
     try:
-        with urllib.request.urlopen(url, timeout=ASK_SECONDS) as response:  # noqa: S310 - our own address
-            rows: list[dict[str, Any]] = json.load(response)
-            return rows
-    except (urllib.error.URLError, TimeoutError, ConnectionError, json.JSONDecodeError):
+        with CoordinatorClient(url, timeout_seconds=ASK_SECONDS, attempts=1) as client:
+            return client.leaderboard()
+    except ApiError:
         return []
 
 

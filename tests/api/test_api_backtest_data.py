@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +19,7 @@ from sqlalchemy import Engine
 
 from coordinator_node.backtest import BacktestRunner, Round
 from coordinator_node.backtest.download import Coordinator, CoordinatorError
+from coordinator_node.client import transport
 from coordinator_node.crunch_config import CallMethodArg, CallMethodConfig, CrunchConfig
 from coordinator_node.entities.errors import ConfigurationError
 
@@ -70,16 +74,16 @@ def test_a_backtest_over_a_coordinators_files_is_that_over_a_folder(url: str, re
     assert sorted(file.name for file in cache.rglob("*.parquet")) == ["2025-06-01.parquet", "2025-06-02.parquet"]
 
 
-@pytest.fixture
-def other() -> Iterator[str]:
-    """Something else that answers HTTP."""
+@contextmanager
+def serving(answers: dict[str, str]) -> Iterator[str]:
+    """Something else that answers HTTP: its address. What it does not know is a 404."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            known = self.path == "/reports/models/a%2Fb/diversity"
-            self.send_response(200 if known else 404)
+            known = answers.get(self.path)
+            self.send_response(404 if known is None else 200)
             self.end_headers()
-            self.wfile.write(b'{"model_id": "a/b", "diversity_score": 0.5}' if known else b"who?")
+            self.wfile.write((known or "who?").encode())
 
         def log_message(self, *_: object) -> None:
             """Keep quiet."""
@@ -87,10 +91,39 @@ def other() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def other() -> Iterator[str]:
+    """Something that knows one model's diversity, and nothing else."""
+    with serving({"/reports/models/a%2Fb/diversity": '{"model_id": "a/b", "diversity_score": 0.5}'}) as url:
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("../BTC/candle/1m/2025-06-01.parquet", "source '..' cannot name a folder"),
+        ("simulated/BTC/candle/1m/2025-06-01", "'2025-06-01' is no file of a day"),
+        ("simulated/BTC/2025-06-01.parquet", "not enough values"),
+        (7, "reading the answer's 0.path: 200: Input should be a valid string"),
+    ],
+)
+def test_a_file_that_may_not_be_written_is_said(path: object, said: str) -> None:
+    entry = {"path": path, "date": "2025-06-01", "records": None, "size_bytes": 1}
+    answer = f"/data/backfill/index answered something else: .*{re.escape(said)}"
+    with (
+        serving({"/data/backfill/index": json.dumps([entry])}) as url,
+        Coordinator(url) as coordinator,
+        pytest.raises(CoordinatorError, match=answer),
+    ):
+        coordinator.days()
 
 
 def test_a_deployed_models_diversity_is_the_coordinators(other: str) -> None:
@@ -103,12 +136,17 @@ def test_a_deployed_models_diversity_is_the_coordinators(other: str) -> None:
     assert runner.run(START, START + DAY, model_id="a/b").diversity == {"model_id": "a/b", "diversity_score": 0.5}
 
 
-def test_what_a_coordinator_does_not_give_is_said(other: str) -> None:
+def test_what_a_coordinator_does_not_give_is_said(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "FIRST_PAUSE_SECONDS", 0)
     with Coordinator(other) as coordinator:
         assert coordinator.diversity("a/b")["diversity_score"] == 0.5
         with pytest.raises(CoordinatorError, match="/reports/models/c/diversity answered 404: who"):
             coordinator.diversity("c")
     with Coordinator("http://127.0.0.1:1") as nobody, pytest.raises(CoordinatorError, match="/data/backfill/index: "):
         nobody.days()
+    with Coordinator(other, "two\nlines") as coordinator:
+        with pytest.raises(CoordinatorError, match="cannot be asked: InvalidHeader; is the address right") as refused:
+            coordinator.days()
+        assert "lines" not in str(refused.value)
     with pytest.raises(ConfigurationError, match="is no address of a coordinator"):
         Coordinator("coordinator.example")

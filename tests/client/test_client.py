@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,6 +89,7 @@ def test_every_call_gives_what_the_api_has(engine: Engine, tmp_path: Path) -> No
         assert (point.score_value, point.performed_at) == (0.5, NOW - timedelta(hours=1))
         assert [row.id for row in client.snapshots("m1", since=NOW)] == ["s1"]
         assert [row["id"] for row in client.rows("/reports/snapshots", limit=5)] == ["s1"]
+        assert client.document("/reports/models/m1/diversity")["diversity_score"] is None
         assert [row.subject for row in client.feeds()] == ["BTC"]
         assert [row.values for row in client.feed_tail(**FEED)] == [{"price": 1.5}]
         order = BackfillOrder(**FEED, start=NOW - timedelta(days=2), end=NOW - timedelta(days=1))
@@ -154,6 +156,22 @@ def test_a_file_is_fetched_whole_or_not_at_all(engine: Engine, tmp_path: Path) -
             client.download(outside, tmp_path / "mine")
 
 
+def test_a_file_is_fetched_again_only_if_it_changed(engine: Engine, tmp_path: Path) -> None:
+    stored = tmp_path / "stored" / "simulated" / "BTC" / "tick" / "1s" / "2026-01-01.parquet"
+    stored.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"x": [1]}), stored)
+    with running(report_app(engine, BACKFILL_DATA_DIR=str(tmp_path / "stored"))) as server, client_of(server) as client:
+        (file,) = client.backfill_files(subject="BTC")
+        mine = tmp_path / "mine" / file.path
+        assert [client.download_if_changed(file, tmp_path / "mine") for _ in range(2)] == [True, False]
+        pq.write_table(pa.table({"x": [1, 2]}), stored)
+        assert [client.download_if_changed(file, tmp_path / "mine") for _ in range(2)] == [True, False]
+        assert mine.read_bytes() == stored.read_bytes()
+        mine.unlink()
+        assert client.download_if_changed(file, tmp_path / "mine")
+        assert sorted(found.name for found in mine.parent.iterdir()) == [".2026-01-01.parquet.etag", mine.name]
+
+
 class Script:
     """A server that gives the answers it was told to, one after another, and remembers what it was asked."""
 
@@ -173,7 +191,7 @@ class Script:
                 status, headers, body = given
                 text = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(text))}.items():
+                for name, value in {"Content-Length": str(len(text)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(text)
@@ -226,6 +244,45 @@ def test_in_the_end_it_gives_up(scripted: Scripted) -> None:
         client.info()
     script, client = scripted(None, None, attempts=2)
     with pytest.raises(ApiUnreachableError, match=rf"GET {script.url}/info: no connection"):
+        client.info()
+
+
+BROKEN: Answer = (200, {"Content-Length": "1000", "Connection": "close"}, b"[")
+FILE = BackfillFile.model_construct(path="simulated/BTC/tick/1s/2026-01-01.parquet")
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(scripted: Scripted, tmp_path: Path) -> None:
+    script, client = scripted(BROKEN, (200, {}, INFO), BROKEN, (200, {"ETag": '"1"'}, b"whole"))
+    assert client.info().crunch_id == "c"
+    assert client.download_if_changed(FILE, tmp_path)
+    assert (tmp_path / FILE.path).read_bytes() == b"whole"
+    assert len(script.asked) == 4
+    script, client = scripted(*[BROKEN] * 4, attempts=2)
+    with pytest.raises(ApiUnreachableError, match=rf"GET {script.url}/info: the connection broke"):
+        client.info()
+    with pytest.raises(ApiUnreachableError, match=r"2026-01-01\.parquet: the connection broke; ask again"):
+        client.download_if_changed(FILE, tmp_path)
+    # What was there before stays.
+    assert (tmp_path / FILE.path).read_bytes() == b"whole"
+
+
+def test_why_nobody_can_be_reached_is_said() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        # Bound, and not listening: nobody else can have the port.
+        with (
+            CoordinatorClient(f"http://127.0.0.1:{taken.getsockname()[1]}", attempts=1) as client,
+            pytest.raises(ApiUnreachableError, match="/info: no connection: Connection refused"),
+        ):
+            client.info()
+
+
+def test_a_refusal_that_is_not_the_apis_is_shown_from_its_beginning(scripted: Scripted) -> None:
+    _, client = scripted((404, {}, b"<p>no such\n  host</p>" + b"x" * 1000), (404, {}, b""))
+    with pytest.raises(ApiAnswerError, match="GET /info: 404: <p>no such host</p>xxx") as refused:
+        client.info()
+    assert len(str(refused.value)) < 300
+    with pytest.raises(ApiAnswerError, match="GET /info: 404: Not Found"):
         client.info()
 
 

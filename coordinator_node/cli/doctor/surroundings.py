@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import urllib.error
-import urllib.request
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
@@ -14,6 +12,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from coordinator_node.api.app import create_app
+from coordinator_node.client import ApiError, CoordinatorClient
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.engine import engine_from
@@ -91,8 +90,9 @@ def check_port(settings: Settings) -> list[Finding]:
 
 def _is_own_api(settings: Settings) -> bool:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.report_api_host, settings.report_api_host)  # noqa: S104 - only compared with
+    url = f"http://{host}:{settings.report_api_port}"
     try:
-        with urllib.request.urlopen(f"http://{host}:{settings.report_api_port}/info", timeout=2) as answer:
-            return bool(json.load(answer)["crunch_id"] == settings.crunch_id)
-    except (OSError, ValueError, KeyError, TypeError):
+        with CoordinatorClient(url, timeout_seconds=2, attempts=1) as client:
+            return client.info().crunch_id == settings.crunch_id
+    except ApiError:
         return False
