@@ -20,6 +20,7 @@ from coordinator_node.services.ranking import window_means
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
+SECOND = timedelta(seconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ENSEMBLE = "__ensemble_all__"
 MODELS = ("m1", "m2", ENSEMBLE)
@@ -170,6 +171,42 @@ def test_buckets_have_their_windows_as_of_their_end(
     start, end = NOW - hours * HOUR - 13 * MINUTE, NOW - 17 * MINUTE - timedelta(microseconds=1)
     found = told(client_of(CONFIG), path, start=start.isoformat(), end=end.isoformat())
     assert found == expected(rows, width, start, end, by_scope=path == "params")
+
+
+@pytest.mark.parametrize(("most_read", "width"), [(79, 5 * MINUTE), (80, 5 * SECOND)])
+def test_how_wide_buckets_are_follows_from_the_scopes_of_snapshots(
+    client_of: ClientMaker, engine: Engine, monkeypatch: pytest.MonkeyPatch, most_read: int, width: timedelta
+) -> None:
+    for module in (widths, snapshot_series):
+        monkeypatch.setattr(module, "MOST_POINTS", 10)
+        monkeypatch.setattr(module, "MOST_POINTS_READ", most_read)
+    rows = random_snapshots(40, HOUR)
+    for number, row in enumerate(rows):
+        row.period_end = NOW - (number + 1) * SECOND
+        row.period_start, row.model_id, row.cycle_id = row.period_end - SECOND, "m1", f"cycle {number}"
+        part = {"prediction_count": 4, "missing_count": 0, "value": number / 7}
+        row.meta_jsonb = {"missing_count": 0, "scopes": {"BTC-60": part, "ETH-60": part}}
+    stored(engine, rows)
+    # Those that count no scope are no points, whatever stands in its place.
+    odd: list[Any] = [{}, [], ["BTC-60"], "BTC-60", 7, None]
+    for number, scopes in enumerate(odd):
+        at = NOW - (number + 1) * SECOND
+        meta = {"missing_count": 0, "scopes": scopes}
+        store(
+            engine,
+            SnapshotRow(
+                id=f"odd {number}",
+                model_id="m1",
+                period_start=at - SECOND,
+                period_end=at,
+                created_at=at,
+                meta_jsonb=meta,
+                cycle_id=f"odd {number}",
+            ),
+        )
+    start = NOW - MINUTE
+    found = told(client_of(CONFIG), "params", start=start.isoformat(), end=NOW.isoformat())
+    assert found == expected(rows, width, start, NOW, by_scope=True)
 
 
 def test_a_standing_is_the_leaderboards_to_the_last_digit(client_of: ClientMaker, engine: Engine) -> None:

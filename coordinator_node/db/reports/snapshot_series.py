@@ -164,8 +164,7 @@ def _sums(connection: Connection, question: SnapshotQuestion, kept: Span | None,
 def _newest_names(connection: Connection, question: SnapshotQuestion) -> list[str]:
     """The keys of the newest summaries: those of all, as a rule."""
     values: Record = {"some": MOST_POINTS}
-    source, condition = _points(question, values, by_scope=False)
-    statement = _NAMES.format(source=source, condition=condition)
+    statement = _NAMES.format(condition=_inside(question, values, by_scope=False))
     return [row["name"] for row in fetch(connection, text(statement), values)]
 
 
@@ -180,9 +179,8 @@ def latest_snapshots(connection: Connection, question: SnapshotQuestion) -> list
 def _single_rows_fit(connection: Connection, question: SnapshotQuestion, *, by_scope: bool) -> bool:
     """Whether single rows do for the answer; nothing beyond their number is looked at."""
     values: Record = {"limit": MOST_ROWS + 1}
-    source, condition = _points(question, values, by_scope=by_scope)
     statement = _COUNTED.format(
-        scope="scope_key" if by_scope else "''", source=f"{source} WHERE {condition} LIMIT :limit"
+        scope=_SCOPES if by_scope else "''", condition=_inside(question, values, by_scope=by_scope)
     )
     (found,) = fetch(connection, text(statement), values)
     return bool(found["longest"] <= MOST_POINTS and found["total"] <= MOST_ROWS)
@@ -220,21 +218,17 @@ def _width(question: SnapshotQuestion, shape: Record) -> timedelta:
 def _glance(connection: Connection, question: SnapshotQuestion, *, by_scope: bool) -> Record:
     """What `_shape` gives, seen quickly: series are those of the newest rows, and points counted up to what matters."""
     values: Record = {"some": MOST_ROWS + 1, "many": MOST_POINTS_READ + 1}
-    source, condition = _points(question, values, by_scope=by_scope)
-    statement = _GLANCE.format(scope="scope_key" if by_scope else "''", source=source, condition=condition)
+    statement = _GLANCE.format(
+        scope=_SCOPES if by_scope else "''", condition=_inside(question, values, by_scope=by_scope)
+    )
     return fetch(connection, text(statement), values)[0]
 
 
-def _points(question: SnapshotQuestion, values: Record, *, by_scope: bool) -> tuple[str, str]:
-    """What to read the points of all series FROM, and the condition on them, as SQL."""
+def _inside(question: SnapshotQuestion, values: Record, *, by_scope: bool) -> str:
+    """The SQL condition that a snapshot is asked for; with `by_scope` only those that count some scope."""
     inside = bounded("period_end", [question.span], values, ends_belong=True)
     condition = f"{inside} AND {question.among('model_id', values)} AND superseded_by IS NULL"
-    if not by_scope:
-        return "snapshots", condition
-    return (
-        "snapshots CROSS JOIN LATERAL jsonb_object_keys(meta_jsonb -> 'scopes') AS scope_key",
-        f"{condition} AND cycle_id IS NOT NULL AND jsonb_typeof(meta_jsonb -> 'scopes') = 'object'",
-    )
+    return f"{condition} AND {_HAS_SCOPES}" if by_scope else condition
 
 
 def _shape(connection: Connection, question: SnapshotQuestion, kept: Span | None, *, by_scope: bool) -> Record:
@@ -351,20 +345,46 @@ MOST_NAMES = 100
 _LONGEST_HOURS = 24 * 365 * 500
 """Beyond this a window reaches back to before anything that is stored, whatever its end."""
 
+# An object with something in it: in jsonb's order objects come after all else, those of more keys after those of fewer.
+# To ask for its type besides would make the planner expect that hardly any row passes, and read them all.
+_HAS_SCOPES = "cycle_id IS NOT NULL AND meta_jsonb -> 'scopes' > '{}'"
+_SCOPES = "jsonb_object_keys(meta_jsonb -> 'scopes')"
 _COUNTED = """
     SELECT COALESCE(max(points), 0) AS longest, COALESCE(sum(points), 0) AS total
     FROM (
-        SELECT count(*) AS points FROM (SELECT model_id, {scope} AS scope_key FROM {source}) AS seen
+        SELECT count(*) AS points
+        FROM (
+            SELECT model_id, {scope} AS scope_key
+            FROM (SELECT model_id, meta_jsonb FROM snapshots WHERE {condition} LIMIT :limit) AS few
+            LIMIT :limit
+        ) AS seen
         GROUP BY model_id, scope_key
     ) AS series
 """
+# Snapshots are limited before they are taken apart. Each has a point, so that as many points are found as without.
 _GLANCE = """
-    WITH newest AS MATERIALIZED (
-        SELECT model_id, {scope} AS scope_key FROM {source} WHERE {condition} ORDER BY period_end DESC LIMIT :some
-    )
-    SELECT (SELECT count(*) FROM (SELECT DISTINCT model_id, scope_key FROM newest) AS seen) AS series,
-           (SELECT count(*) FROM (SELECT FROM {source} WHERE {condition} LIMIT :many) AS counted) AS points,
-           (SELECT period_start FROM {source} WHERE {condition} ORDER BY period_end LIMIT 1) AS first
+    SELECT (
+               SELECT count(*) FROM (
+                   SELECT DISTINCT model_id, scope_key FROM (
+                       SELECT model_id, {scope} AS scope_key
+                       FROM (
+                           SELECT model_id, meta_jsonb FROM snapshots WHERE {condition}
+                           ORDER BY period_end DESC LIMIT :some
+                       ) AS newest
+                       LIMIT :some
+                   ) AS points
+               ) AS seen
+           ) AS series,
+           CASE WHEN (SELECT count(*) FROM (SELECT FROM snapshots WHERE {condition} LIMIT :many) AS counted) = :many
+                THEN :many
+                ELSE (
+                    SELECT count(*) FROM (
+                        SELECT {scope} FROM (SELECT meta_jsonb FROM snapshots WHERE {condition} LIMIT :many) AS few
+                        LIMIT :many
+                    ) AS counted
+                )
+           END AS points,
+           (SELECT period_start FROM snapshots WHERE {condition} ORDER BY period_end LIMIT 1) AS first
 """
 _SHAPE = """
     SELECT count(*) AS series, COALESCE(CAST(sum(points) AS bigint), 0) AS points, min(first) AS first
@@ -417,7 +437,7 @@ _NAMES = """
         CASE WHEN jsonb_typeof(result_summary_jsonb) = 'object' THEN result_summary_jsonb END
     ) AS name
     FROM (
-        SELECT result_summary_jsonb FROM {source} WHERE {condition} ORDER BY period_end DESC LIMIT :some
+        SELECT result_summary_jsonb FROM snapshots WHERE {condition} ORDER BY period_end DESC LIMIT :some
     ) AS newest
 """
 _SUMMED_COUNTS = "SELECT ends_at, model_id, snapshots, prediction_count, period_start, period_end FROM summed"
