@@ -218,9 +218,11 @@ def _width(question: SnapshotQuestion, shape: Record) -> timedelta:
 def _glance(connection: Connection, question: SnapshotQuestion, *, by_scope: bool) -> Record:
     """What `_shape` gives, seen quickly: series are those of the newest rows, and points counted up to what matters."""
     values: Record = {"some": MOST_ROWS + 1, "many": MOST_POINTS_READ + 1}
-    statement = _GLANCE.format(
-        scope=_SCOPES if by_scope else "''", condition=_inside(question, values, by_scope=by_scope)
-    )
+    condition = _inside(question, values, by_scope=by_scope)
+    points, scope = _SNAPSHOT_POINTS.format(condition=condition), "''"
+    if by_scope:
+        points, scope = _SCOPE_POINTS.format(snapshots=points, scope=_SCOPES, condition=condition), _SCOPES
+    statement = _GLANCE.format(scope=scope, points=points, condition=condition)
     return fetch(connection, text(statement), values)[0]
 
 
@@ -361,7 +363,18 @@ _COUNTED = """
         GROUP BY model_id, scope_key
     ) AS series
 """
-# Snapshots are limited before they are taken apart. Each has a point, so that as many points are found as without.
+# Snapshots are limited before they are taken apart: each has a point, so that as many points are found.
+_SNAPSHOT_POINTS = "(SELECT count(*) FROM (SELECT FROM snapshots WHERE {condition} LIMIT :many) AS counted)"
+_SCOPE_POINTS = """
+    CASE WHEN {snapshots} = :many THEN :many
+         ELSE (
+             SELECT count(*)
+             FROM (
+                 SELECT {scope} FROM (SELECT meta_jsonb FROM snapshots WHERE {condition} LIMIT :many) AS few LIMIT :many
+             ) AS counted
+         )
+    END
+"""
 _GLANCE = """
     SELECT (
                SELECT count(*) FROM (
@@ -375,15 +388,7 @@ _GLANCE = """
                    ) AS points
                ) AS seen
            ) AS series,
-           CASE WHEN (SELECT count(*) FROM (SELECT FROM snapshots WHERE {condition} LIMIT :many) AS counted) = :many
-                THEN :many
-                ELSE (
-                    SELECT count(*) FROM (
-                        SELECT {scope} FROM (SELECT meta_jsonb FROM snapshots WHERE {condition} LIMIT :many) AS few
-                        LIMIT :many
-                    ) AS counted
-                )
-           END AS points,
+           {points} AS points,
            (SELECT period_start FROM snapshots WHERE {condition} ORDER BY period_end LIMIT 1) AS first
 """
 _SHAPE = """
