@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -529,3 +530,36 @@ def test_what_is_away_or_taken_around_it_is_found(workspace: Workspace, empty_da
         "failed",
         f"the API cannot listen on 127.0.0.1:{port}: Address already in use",
     )
+
+
+@pytest.fixture
+def api() -> Iterator[int]:
+    """The port of a report API of the competition `mine`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/info" else 404)
+            self.end_headers()
+            self.wfile.write(b'{"crunch_id": "mine", "crunch_address": "", "network": "devnet"}')
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(("crunch_id", "level"), [("mine", "ok"), ("another", "failed")])
+def test_the_port_may_be_taken_by_its_own_api(
+    workspace: Workspace, database_url: str, api: int, crunch_id: str, level: str
+) -> None:
+    workspace.set(DATABASE_URL=f'"{database_url}"', REPORT_API_HOST="127.0.0.1", REPORT_API_PORT=str(api))
+    workspace.set(MODEL_RUNNER_NODE_HOST="127.0.0.1", MODEL_RUNNER_NODE_PORT="1", CRUNCH_ID=crunch_id)
+    _, document = workspace.look("--json")
+    (said,) = [each for each in document["checks"] if each["check"] == "port"]
+    assert said["level"] == level
+    assert ("this competition's API answers" in said["message"]) == (level == "ok")
