@@ -651,21 +651,32 @@ def ranked_values(rules: Any, before: Sequence[Any], end: datetime) -> dict[str,
             model: mean(*sums, rules["missing_score"]) for model, sums in window_sums(rules, before, end, hours).items()
         }
     else:
-        newest = sorted(before, key=lambda row: (moment(row["period_end"]), moment(row["created_at"]), row["id"]))
+        after = hours_before(end, rules.get("metrics_window_hours"))  # whoever has gone since is not ranked by it
+        recent = [row for row in before if moment(row["period_end"]) > after]
+        newest = sorted(recent, key=lambda row: (moment(row["period_end"]), moment(row["created_at"]), row["id"]))
         summaries = {row["model_id"]: row["result_summary"] or {} for row in newest if row["prediction_count"]}
         values = {model: summary.get(rules["ranking_key"]) for model, summary in summaries.items()}
     least = rules["min_predictions"]
     return {model: value for model, value in values.items() if not least or weights.get(model, 0) >= least}
 
 
+def hours_before(end: datetime, hours: int | None) -> datetime:
+    """So many hours before a period's last microsecond; the first moment there is for None, or for more than that."""
+    first = datetime.min.replace(tzinfo=UTC)
+    try:
+        return first if hours is None else end - MICROSECOND - timedelta(hours=hours)
+    except OverflowError:
+        return first
+
+
 def window_sums(
     rules: Any, before: Sequence[Any], end: datetime, hours: int | None
 ) -> dict[str, tuple[Fraction, int, int]]:
     """For each model the exact sum of values times their predictions, that of predictions, and that of missing ones."""
-    after = None if hours is None else end - MICROSECOND - timedelta(hours=hours)
+    after = hours_before(end, hours)
     sums: dict[str, tuple[Fraction, int, int]] = {}
     for row in before:
-        if after is not None and moment(row["period_end"]) <= after:
+        if moment(row["period_end"]) <= after:
             continue
         total, weight, missing = sums.get(row["model_id"], (Fraction(0), 0, 0))
         value, count = (row["result_summary"] or {}).get(rules["value_field"]), row["prediction_count"]

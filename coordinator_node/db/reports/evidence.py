@@ -10,7 +10,7 @@ first, if the checkpoint's ranking could see them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -165,15 +165,21 @@ def evidence_page(connection: Connection, checkpoint: Record, cursor: Cursor) ->
 
 def looks_back_to(checkpoint: Record) -> datetime:
     """The moment after which snapshots count in what a checkpoint ranks by; at most the start of its period."""
-    rules = checkpoint["meta"]["rules"]
-    windows: dict[str, int] = rules["windows"]
-    hours = windows.get(rules["ranking_key"], max(windows.values(), default=0) if rules["min_predictions"] else 0)
     start: datetime = checkpoint["period_start"] - timedelta(microseconds=1)
     end: datetime = checkpoint["period_end"]
     try:
-        return min(start, end - timedelta(microseconds=1, hours=hours))
+        return min(start, end - timedelta(microseconds=1, hours=_hours_ranked_by(checkpoint["meta"]["rules"])))
     except OverflowError:
-        return start
+        return datetime.min.replace(tzinfo=UTC)
+
+
+def _hours_ranked_by(rules: Record) -> int:
+    """The window that ranks; where a metric does, its own and the one that `min_predictions` is counted in."""
+    windows: dict[str, int] = rules["windows"]
+    if rules["ranking_key"] in windows:
+        return windows[rules["ranking_key"]]
+    counted_in = max(windows.values(), default=0) if rules["min_predictions"] else 0
+    return max(counted_in, int(rules.get("metrics_window_hours", 0)))
 
 
 def _add_cycles(connection: Connection, checkpoint: Record, cursor: Cursor, page: Page) -> None:

@@ -107,6 +107,7 @@ def rules_of(config: CrunchConfig, settings: Settings) -> dict[str, Any]:
         "missing_score": aggregation.missing_score,
         "min_predictions": aggregation.min_predictions,
         "metrics": list(config.metrics),
+        "metrics_window_hours": config.metrics_window_hours,
         "aggregate_snapshot": _name(aggregator, default_aggregate_snapshot),
         "build_emission": _name(config.build_emission, default_build_emission),
         "leaderboard_ranker": settings.leaderboard_ranker or DEFAULT,
