@@ -66,7 +66,7 @@ def canonical(value: Any) -> str:
         return "{" + ",".join(f"{canonical(key)}:{canonical(value[key])}" for key in keys) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(canonical, value)) + "]"
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if is_number(value):
         return number_text(value)
     return json.dumps(value, ensure_ascii=False)
 
@@ -517,19 +517,43 @@ def check_sums(row: Any, counted: Sequence[Any], rules: Any, name: str) -> None:
     missing = missing_count(row)
     if len(counted) - len(results) != missing:
         raise LieError(f"{name} counts {missing} failed or absent predictions: there are {len(counted) - len(results)}")
-    if rules["aggregate_snapshot"] != DEFAULT or "error" in row["meta"]:
-        return
+    if rules["aggregate_snapshot"] == DEFAULT:
+        check_means(row, results, rules, name)
+
+
+def check_means(row: Any, results: Sequence[Any], rules: Any, name: str) -> None:
+    """Recompute the engine's own means: those of the scores' numbers, and no other number to rank by.
+
+    Raises:
+        LieError: one is another, or there are none.
+    """
+    if "error" in row["meta"]:
+        raise LieError(f"{name} has no sums: the mean of scores cannot fail as it says, {row['meta']['error']}")
     values: dict[str, list[float]] = defaultdict(list)
     for result in results:
-        for key, value in result.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
+        for key, value in (result or {}).items():
+            if is_number(value):
                 values[key].append(float(value))
+    summary = row["result_summary"]
     for key, found in values.items():
-        mean, said = math.fsum(found) / len(found), row["result_summary"].get(key)
-        if key not in rules["metrics"] and not (
-            said is not None and math.isclose(mean, said, rel_tol=1e-9, abs_tol=1e-12)
-        ):
-            raise LieError(f"{name} says {key} = {said}: the mean of its scores is {mean}")
+        if key not in rules["metrics"] and not is_mean(summary.get(key), found):
+            mean = math.fsum(value / len(found) for value in found)
+            raise LieError(f"{name} says {key} = {summary.get(key)}: the mean of its scores is {mean}")
+    for key in {rules["value_field"], rules["ranking_key"]} - {*values, *rules["metrics"]}:
+        if summary.get(key) is not None:
+            raise LieError(f"{name} says {key} = {summary[key]}: none of its scores has one")
+
+
+def is_mean(said: Any, found: Sequence[float]) -> bool:
+    """Whether that is what the engine says of numbers whose mean it takes; null where their sum is beyond a double."""
+    if not math.isfinite(sum(found)):
+        return said is None
+    return is_number(said) and math.isclose(math.fsum(found) / len(found), said, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one in JSON."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def check_emission(checkpoint: Any, rules: Any) -> None:
@@ -680,7 +704,7 @@ def window_sums(
             continue
         total, weight, missing = sums.get(row["model_id"], (Fraction(0), 0, 0))
         value, count = (row["result_summary"] or {}).get(rules["value_field"]), row["prediction_count"]
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if is_number(value):
             total, weight = total + Fraction(repr(value)) * count, weight + count
         sums[row["model_id"]] = total, weight, missing + missing_count(row)
     return sums

@@ -71,3 +71,29 @@ def test_a_snapshot_is_of_the_time_of_its_predictions() -> None:
     verify.check_times(snapshot("m1", period_end=END), counted, "snapshot")
     with pytest.raises(verify.LieError, match="of other times"):
         verify.check_times(snapshot("m1"), counted, "snapshot")
+
+
+RULES = {"metrics": ["ic"], "value_field": "value", "ranking_key": "day", "aggregate_snapshot": "default"}
+
+
+def test_means_of_scores() -> None:
+    verify.check_means(
+        snapshot("m1", result_summary={"value": 2, "ic": 9.0}), [{"value": 1}, {"value": 3.0}], RULES, ""
+    )
+    verify.check_means(snapshot("m1", result_summary={"value": None}), [{"value": 1.7e308}] * 2, RULES, "")
+    verify.check_means(snapshot("m1", result_summary={}), [{"value": True}, None], RULES, "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"result_summary": {"value": 1.0, "other": 1.0}}, "value = 1.0: none of its scores has one"),
+        ({"result_summary": {"other": 2.0}}, "other = 2.0: the mean of its scores is 1.0"),
+        ({"result_summary": {"other": None}}, "other = None: the mean of its scores is 1.0"),
+        ({"result_summary": {"other": True}}, "other = True: the mean of its scores is 1.0"),
+        ({"result_summary": {}, "meta": {"error": "it failed"}}, "cannot fail as it says, it failed"),
+    ],
+)
+def test_wrong_means_are_named(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(verify.LieError, match=named):
+        verify.check_means(snapshot("m1", **fields), [{"other": 1.0}], RULES, "snapshot s-m1")

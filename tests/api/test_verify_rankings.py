@@ -59,6 +59,20 @@ def test_a_late_score_does_not_hide_a_newer_metric(engine: Engine) -> None:
     assert_true(engine)
 
 
+def huge(prediction: dict[str, Any], ground_truth: dict[str, Any]) -> dict[str, Any]:
+    return {"value": 1.7e308 if prediction["value"] == 13.0 else 1.0}
+
+
+def test_a_mean_beyond_the_largest_number(engine: Engine) -> None:
+    competition = Competition(engine, scoring_function=huge)
+    for number in range(2):
+        competition.slot(number, outputs=(13.0, 1.0, 1.0))
+    competition.count(95)
+    assert competition.check_point(200) == 1
+    assert ranked(engine) == [["m2", "m3"]]
+    assert_true(engine)
+
+
 @pytest.mark.parametrize("hours", [10**8, 10**11])
 def test_a_window_over_all_time(hours: int, engine: Engine) -> None:
     windows: Any = {"ever": {"hours": hours}}
