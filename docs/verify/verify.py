@@ -173,7 +173,9 @@ class Verification:
         self._open: dict[str, list[Any]] = {}
         self._predictions: dict[str, list[Any]] = defaultdict(list)
         self._commitments: dict[str, Any] = {}
+        self._first_cycle: Any = None
         self._last_cycle: Any = None
+        self._cycle_of: dict[str, Any] = {}
         self._head: str | None = None
         self._covered_roots: list[bytes] = []
         self._rescored: set[str] = set()
@@ -210,10 +212,11 @@ class Verification:
         """Check the checkpoint itself, once all pages are in."""
         merkle, rules = self.checkpoint["meta"]["merkle"], self.checkpoint["meta"]["rules"]
         reached = self._last_cycle["position"] if self._last_cycle else None
-        if self._covered_roots and reached != merkle["last_position"]:
+        if self._last_cycle and reached != merkle["last_position"]:
             raise LieError(f"the cycles end at {reached}: the checkpoint saw those up to {merkle['last_position']}")
+        self._check_first_cycle(rules)
         self._check_superseded(merkle["generation"])
-        self._check_previous(merkle)
+        self._check_periods(self._check_previous(merkle))
         self._check_root(merkle)
         self._check_commitment_chain()
         check_emission(self.checkpoint, rules)
@@ -262,10 +265,38 @@ class Verification:
         if None not in ids and ids[0] != ids[1]:
             raise LieError(f"{name}: it does not count the predictions that snapshot {replaced['id']} counted")
 
-    def _check_previous(self, merkle: Any) -> None:
-        """The period begins where that of the checkpoint before ends, whose root is named, and late ones came late."""
-        if merkle["previous_checkpoint_id"] is None:
+    def _check_first_cycle(self, rules: Any) -> None:
+        """The cycles begin with the chain, or with one that the ranking does not look back to."""
+        first = self._first_cycle
+        if first is None or first["previous_cycle_id"] is None:
             return
+        start, end = moment(self.checkpoint["period_start"]), moment(self.checkpoint["period_end"])
+        after = min(start - MICROSECOND, hours_before(end, hours_ranked_by(rules)))
+        own = [row for row in self.snapshots if row["cycle_id"] == first["id"]]
+        if first["covered"] or any(after < moment(row["period_end"]) < end for row in own):
+            raise LieError(
+                f"the cycles shown begin with {first['id']} at place {first['position']}: the ranking looks back to it,"
+                " so that the one before must be shown"
+            )
+
+    def _check_periods(self, before: Any) -> None:
+        """Every snapshot counts where its time says, and those that count here do so with their predictions."""
+        start, end = moment(self.checkpoint["period_start"]), moment(self.checkpoint["period_end"])
+        seen = (before["meta"]["merkle"]["last_position"] or 0) if before else 0
+        logged = [row for row in self.snapshots if row["cycle_id"] is not None]
+        # What a cycle holds of a longer interval's period may end on both sides: that checkpoint covers it all.
+        of_before = {row["cycle_id"] for row in logged if moment(row["period_end"]) < start}
+        for row in logged:
+            cycle, name = self._cycle_of[row["cycle_id"]], f"snapshot {row['id']} of model {row['model_id']}"
+            if cycle["covered"]:
+                check_period(row, start if before else None, name)
+            elif moment(row["period_end"]) < end and not (cycle["position"] <= seen and cycle["id"] in of_before):
+                raise LieError(f"{name} ends before this checkpoint, which does not cover its cycle {cycle['id']}")
+
+    def _check_previous(self, merkle: Any) -> Any:
+        """The period begins where that of the checkpoint before ends, whose root is named; returns that checkpoint."""
+        if merkle["previous_checkpoint_id"] is None:
+            return None
         before = self._api.get(f"evidence/{merkle['previous_checkpoint_id']}")["checkpoint"]
         named = f"checkpoint {self.checkpoint['id']}: the one before, {before['id']},"
         if before["merkle_root"] != merkle["previous_root"]:
@@ -276,6 +307,7 @@ class Verification:
         changed = [model for model, at in self.checkpoint["meta"]["ties"].items() if first.get(model, at) != at]
         if changed:
             raise LieError(f"{named} says that model {changed[0]} was first scored at another time")
+        return before
 
     def _check_root(self, merkle: Any) -> None:
         checkpoint = self.checkpoint
@@ -407,6 +439,8 @@ class Verification:
             self._covered_roots.append(bytes.fromhex(cycle["chained_root"]))
             self._head = cycle["commitments_root"]
         self.snapshots += snapshots
+        self._first_cycle = self._first_cycle or cycle
+        self._cycle_of[cycle["id"]] = cycle
         self.counts["cycles"] += 1
 
     def _check_link(self, cycle: Any) -> None:
@@ -499,6 +533,26 @@ def check_times(row: Any, counted: Sequence[Any], name: str) -> None:
     begins, ends = min(first for first, _ in span), max(last for _, last in span)
     if (begins, ends) != (moment(row["period_start"]), moment(row["period_end"])):
         raise LieError(f"{name} is of {row['period_start']} to {row['period_end']}: its predictions are of other times")
+
+
+def check_period(row: Any, start: datetime | None, name: str) -> None:
+    """A covered snapshot is of the checkpoint's period or a later one, or counts late in it.
+
+    `start` is None for the first checkpoint: what ended before its period counts in none. What a rescore made is where
+    that is which it stands in for.
+
+    Raises:
+        LieError: it is not, so that it would count nowhere, or elsewhere.
+    """
+    ends, late = moment(row["period_end"]), row["meta"].get("late")
+    if late and ends >= moment(late["counts_in"]):
+        raise LieError(f"{name} is said to be late for {late['counts_in']}: it is of a time after that")
+    if rescore_of(row) or start is None:
+        return
+    if late and moment(late["counts_in"]) != start:
+        raise LieError(f"{name} is said to count in {late['counts_in']}: it came when {start.isoformat()} was open")
+    if not late and ends < start:
+        raise LieError(f"{name} ended before {start.isoformat()} and is not said to be late: it counts nowhere")
 
 
 def check_sums(row: Any, counted: Sequence[Any], rules: Any, name: str) -> None:
@@ -691,6 +745,15 @@ def hours_before(end: datetime, hours: int | None) -> datetime:
         return first if hours is None else end - MICROSECOND - timedelta(hours=hours)
     except OverflowError:
         return first
+
+
+def hours_ranked_by(rules: Any) -> int:
+    """The window that ranks; where a metric does, its own and the one that `min_predictions` is counted in."""
+    windows = rules["windows"]
+    if rules["ranking_key"] in windows:
+        return int(windows[rules["ranking_key"]])
+    counted_in = max(windows.values(), default=0) if rules["min_predictions"] else 0
+    return max(counted_in, rules.get("metrics_window_hours", 0))
 
 
 def window_sums(

@@ -73,6 +73,47 @@ def test_a_snapshot_is_of_the_time_of_its_predictions() -> None:
         verify.check_times(snapshot("m1"), counted, "snapshot")
 
 
+EARLIER, LATER = "2026-02-28T23:59:59.999999Z", "2026-03-01T02:00:00+00:00"
+
+
+def late(counts_in: str, **fields: Any) -> dict[str, Any]:
+    return {"period_end": EARLIER, "meta": {"late": {"counts_in": counts_in}, **fields}}
+
+
+RESCORED = {"rescore": {"generation": 2, "replaces": "s"}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"period_end": LATER},
+        late(START),
+        {"period_end": EARLIER, "meta": RESCORED},
+        {**late("2026-02-27T00:00:00Z", **RESCORED), "period_end": "2026-02-20T00:00:00Z"},
+    ],
+)
+def test_when_a_snapshot_counts(fields: dict[str, Any]) -> None:
+    verify.check_period(snapshot("m1", **fields), verify.moment(START), "snapshot")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"period_end": EARLIER}, "counts nowhere"),
+        (late(LATER), "came when 2026-03-01T00:00:00"),
+        ({**late(START), "period_end": START}, "of a time after that"),
+    ],
+)
+def test_a_snapshot_that_would_count_elsewhere_is_named(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(verify.LieError, match=named):
+        verify.check_period(snapshot("m1", **fields), verify.moment(START), "snapshot")
+
+
+def test_what_ended_before_the_first_period_counts_in_none() -> None:
+    verify.check_period(snapshot("m1", period_end=EARLIER), None, "snapshot")
+
+
 RULES = {"metrics": ["ic"], "value_field": "value", "ranking_key": "day", "aggregate_snapshot": "default"}
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import evidence_cases
 import pytest
 from api_cases import report_app, running
-from builders import rows, ticks
+from builders import at, rows, settings_of, ticks
 from evidence_cases import Competition, verifier
 from sqlalchemy import Engine
 from sqlmodel import Session
 
 from coordinator_node.crunch_config import Aggregation
+from coordinator_node.services.checkpoint import CheckpointStage
 
 verify = verifier()
 BY_METRIC = Aggregation(ranking_key="value")
@@ -56,6 +57,20 @@ def test_a_late_score_does_not_hide_a_newer_metric(engine: Engine) -> None:
     competition.count(215)
     assert competition.check_point(280) == 1
     assert "m1" in ranked(engine)[1]  # by its late score, and ranked by what is newer
+    assert_true(engine)
+
+
+def test_a_cycle_of_a_period_that_became_shorter(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(evidence_cases.ENVIRON, "CHECKPOINT_INTERVAL_SECONDS", "240")
+    competition = Competition(engine)
+    for number in range(5):
+        competition.slot(number)
+    competition.execute("DELETE FROM predictions WHERE model_id = 'm1' AND performed_at >= :at", at=at(60))
+    competition.count(185)
+    settings = settings_of(**{**evidence_cases.ENVIRON, "CHECKPOINT_INTERVAL_SECONDS": "120"})
+    made = CheckpointStage(engine, competition.config, settings).run_once(at(250), competition.fence)
+    assert made.counts == {"checkpoints": 2}
+    assert [sorted(models) for models in ranked(engine)] == [["m1"], ["m2", "m3"]]
     assert_true(engine)
 
 

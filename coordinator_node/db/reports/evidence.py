@@ -1,10 +1,10 @@
 """All that a stranger needs to recompute a checkpoint, in pages.
 
-The pages walk the chain of cycles from the first one that the checkpoint's ranking looks back to, up to the newest that
-it could see. Within a cycle a snapshot comes before the predictions that it counts; these are shown for the cycles that
-the checkpoint itself covers, the others' belong to earlier checkpoints. What a rescore replaced is there too, with the
-generation that it was superseded by before the checkpoint was made. Snapshots outside the log (older than it) come
-first, if the checkpoint's ranking could see them.
+The pages walk the chain of cycles from the one before the first that the checkpoint's ranking looks back to, so that
+nobody can leave out its first, up to the newest that it could see. Within a cycle a snapshot comes before the
+predictions that it counts; these are shown for the cycles that the checkpoint itself covers, the others' belong to
+earlier checkpoints. What a rescore replaced is there too, with the generation that it was superseded by before the
+checkpoint was made. Snapshots outside the log (older than it) come first, if the checkpoint's ranking could see them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _CHECKPOINT = """
 _SEALED = "merkle_root IS NOT NULL AND meta_jsonb #> '{merkle,generation}' IS NOT NULL"
 _LATEST = text(f"{_CHECKPOINT} WHERE {_SEALED} ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1")
 _BY_ID = text(f"{_CHECKPOINT} WHERE id = :id AND {_SEALED}")
+_CHAIN_BEGINS = 1
 _FIRST_POSITION = text(
     """
     SELECT min(position) FROM merkle_cycles AS cycle WHERE position IS NOT NULL AND (
@@ -156,7 +157,7 @@ def evidence_page(connection: Connection, checkpoint: Record, cursor: Cursor) ->
         outside = fetch(connection, _OUTSIDE, span | at)
         page.snapshots += [_snapshot(row) for row in outside]
         first = connection.execute(_FIRST_POSITION, {**span, "id": checkpoint["id"]}).scalar()
-        then = None if first is None else str(Cursor(first))
+        then = None if first is None else str(Cursor(max(first - 1, _CHAIN_BEGINS)))
         page.next = str(Cursor(0, cursor.offset + ITEMS)) if len(outside) == ITEMS else then
         return page
     _add_cycles(connection, checkpoint, cursor, page)
