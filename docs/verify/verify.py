@@ -173,6 +173,7 @@ class Verification:
         self._open: dict[str, list[Any]] = {}
         self._predictions: dict[str, list[Any]] = defaultdict(list)
         self._commitments: dict[str, Any] = {}
+        self._first_counted: dict[str, Any] = {}
         self._first_cycle: Any = None
         self._last_cycle: Any = None
         self._cycle_of: dict[str, Any] = {}
@@ -354,34 +355,43 @@ class Verification:
         self._commitments[row["id"]] = row
 
     def _check_commitment_chain(self) -> None:
-        """Every commitment that was used is in the chain that the checkpoint's last cycle names the head of."""
+        """Every commitment used is in the chain, before the head of it that the cycle names which counts it."""
         if not self._commitments:
             return
-        waiting = {row["position"]: row for row in self._commitments.values()}
         for name, shown in self._shown_of.items():
             held = self._commitments[name]["prediction_count"]
             if len(shown) > held:
                 raise LieError(f"commitment {name} holds {held} predictions: {len(shown)} are shown")
             self.counts["predictions of these commitments that this checkpoint does not count"] += held - len(shown)
-        head = self._head
+        waiting: dict[int, Any] = {}
+        for row in self._commitments.values():
+            if waiting.setdefault(row["position"], row) is not row:
+                raise LieError(f"commitment {row['id']} is at place {row['position']} of the chain, like another")
+        place_of = self._places_in_chain(waiting)
+        for name, row in self._commitments.items():
+            cycle = self._first_counted[name]
+            if row["position"] > place_of.get(cycle["commitments_root"], 0):
+                raise LieError(f"commitment {name} is later than cycle {cycle['id']}, which counts what it holds")
+
+    def _places_in_chain(self, waiting: dict[int, Any]) -> dict[str, int]:
+        """Walk the chain from the first of these commitments to the head that the last cycle names: {root: place}."""
         previous: Any = None
+        place_of: dict[str, int] = {}
         for row in self._api.commitments(min(waiting) - 1):
             if sealed_commitment(row) != row["chained_root"] or (
                 previous
                 and (row["previous_root"], row["position"]) != (previous["chained_root"], previous["position"] + 1)
             ):
                 raise LieError(f"commitment {row['id']} does not follow the one before it in the chain")
-            used = waiting.pop(row["position"], row)
+            used = waiting.get(row["position"], row)
             if used["chained_root"] != row["chained_root"]:
                 raise LieError(f"commitment {used['id']} is not the one at its place in the chain")
+            place_of[row["chained_root"]] = row["position"]
             self.counts["links of the commitments' chain"] += 1
-            if row["chained_root"] == head:
-                break
+            if row["chained_root"] == self._head:
+                return place_of
             previous = row
-        else:
-            raise LieError("the commitments' chain does not reach the root that the checkpoint's last cycle names")
-        if waiting:
-            raise LieError(f"commitment {next(iter(waiting.values()))['id']} is later than the cycle that counts it")
+        raise LieError("the commitments' chain does not reach the root that the checkpoint's last cycle names")
 
     def _check_prediction(self, one: Any, truths: Any) -> None:
         row, name = one["prediction"], f"prediction {one['prediction_id']}"
@@ -469,6 +479,8 @@ class Verification:
             if root_of(hashes) != predictions_root:
                 raise LieError(f"{name}: the predictions shown are not those that it counts, or not in their order")
             check_sums(row, counted, self.checkpoint["meta"]["rules"], name)
+            for one in counted:
+                self._first_counted.setdefault(one["prediction"]["commitment_id"], cycle)
             self._counted_ids[row["id"]] = sorted(one["prediction_id"] for one in counted)
             if not rescore_of(row):
                 self._count_once(self._counted_ids[row["id"]], name)
@@ -753,7 +765,7 @@ def hours_ranked_by(rules: Any) -> int:
     if rules["ranking_key"] in windows:
         return int(windows[rules["ranking_key"]])
     counted_in = max(windows.values(), default=0) if rules["min_predictions"] else 0
-    return max(counted_in, rules.get("metrics_window_hours", 0))
+    return int(max(counted_in, rules.get("metrics_window_hours", 0)))
 
 
 def window_sums(

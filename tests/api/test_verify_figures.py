@@ -138,3 +138,10 @@ def test_means_of_scores() -> None:
 def test_wrong_means_are_named(fields: dict[str, Any], named: str) -> None:
     with pytest.raises(verify.LieError, match=named):
         verify.check_means(snapshot("m1", **fields), [{"other": 1.0}], RULES, "snapshot s-m1")
+
+
+def test_two_commitments_have_no_place_in_common() -> None:
+    checked = verify.Verification(api=None)
+    checked._commitments = {name: {"id": name, "position": 3} for name in ("c1", "c2")}
+    with pytest.raises(verify.LieError, match="commitment c2 is at place 3 of the chain, like another"):
+        checked._check_commitment_chain()

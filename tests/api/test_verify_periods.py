@@ -6,10 +6,13 @@ import re
 
 import pytest
 from api_cases import report_app, running
+from builders import at, rows
 from evidence_cases import Competition, verifier
 from sqlalchemy import Engine, text
+from sqlmodel import Session
 
 from coordinator_node.services.merkle import checkpoints
+from coordinator_node.services.merkle.commitments import commit_predictions
 
 verify = verifier()
 
@@ -29,6 +32,7 @@ def competition(engine: Engine) -> Competition:
     return made
 
 
+NAME_COMMITMENT = text("UPDATE predictions SET commitment_id = :name, commitment_index = :place WHERE id = :id")
 COVER_BUT_ONE = checkpoints._COVER.text.replace("cycle.position IS NOT NULL", "cycle.position <> {position}")
 
 
@@ -62,3 +66,21 @@ def test_the_oldest_snapshots_that_the_ranking_looks_back_to_are_not_hidden(comp
     competition.count(185)
     assert competition.check_point(250) == 1
     assert re.search("snapshot .* its sums or its times are not those", lie_in(competition.engine))
+
+
+def test_a_prediction_that_is_committed_once_it_was_counted_is_named(engine: Engine) -> None:
+    competition = Competition(engine)
+    competition.slot(0, committed_after=None)
+    competition.slot(1)
+    competition.count(65)
+    with Session(engine) as session:  # in the name of an earlier moment
+        found = rows(engine, "SELECT * FROM predictions WHERE input_id = 'input-0' ORDER BY id")
+        pending = [{**row, "status": "PENDING", "slot_id": None} for row in found]
+        given = commit_predictions(session, pending, at(1))
+        for row in given:
+            values = {"id": row["id"], "name": row["commitment_id"], "place": row["commitment_index"]}
+            session.connection().execute(NAME_COMMITMENT, values)
+        session.commit()
+    competition.count(95)
+    assert competition.check_point(130) == 1
+    assert re.search("commitment .* is later than cycle .* which counts what it holds", lie_in(engine))
