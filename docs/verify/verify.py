@@ -643,6 +643,8 @@ def check_emission(checkpoint: Any, rules: Any) -> None:
         due_to = [{"provider": rules[kind], "reward_pct": WHOLE}] if rules[kind] and ranking else []
         if emission[f"{kind}_rewards"] != due_to:
             raise LieError(f"the emission's {kind}_rewards are not {due_to}")
+    if emission.get("retained_pct", 0):
+        raise LieError(f"the emission retains {emission['retained_pct']} of the pool: the tiers retain nothing")
     if emission["crunch"] != rules["crunch"]:
         raise LieError(f"the emission is of {emission['crunch']!r}, not of {rules['crunch']!r}")
 
@@ -663,11 +665,14 @@ def check_shares(emission: Any, ranked: int) -> None:
     twice = [index for index, count in Counter(reward["cruncher_index"] for reward in rewards).items() if count > 1]
     if twice:
         raise LieError(f"the emission pays cruncher_index {twice[0]} twice")
-    unknown = [reward for reward in rewards if not 0 <= reward["cruncher_index"] < ranked]
+    unknown = [reward for reward in rewards if reward["cruncher_index"] not in range(ranked)]
     if unknown:
         raise LieError(
             f"the emission pays cruncher_index {unknown[0]['cruncher_index']}, which the ranking does not have"
         )
+    retained = emission.get("retained_pct", 0)
+    if type(retained) is not int or not 0 <= retained <= WHOLE:
+        raise LieError(f"the emission's retained_pct is {retained}: it is a share of the pool")
 
 
 def tier_rewards(count: int) -> list[int]:
@@ -745,7 +750,8 @@ def ranked_values(rules: Any, before: Sequence[Any], end: datetime) -> dict[str,
         recent = [row for row in before if moment(row["period_end"]) > after]
         newest = sorted(recent, key=lambda row: (moment(row["period_end"]), moment(row["created_at"]), row["id"]))
         summaries = {row["model_id"]: row["result_summary"] or {} for row in newest if row["prediction_count"]}
-        values = {model: summary.get(rules["ranking_key"]) for model, summary in summaries.items()}
+        found = {model: summary.get(rules["ranking_key"]) for model, summary in summaries.items()}
+        values = {model: value if is_number(value) else None for model, value in found.items()}
     least = rules["min_predictions"]
     return {model: value for model, value in values.items() if not least or weights.get(model, 0) >= least}
 
@@ -805,7 +811,7 @@ def verify(url: str, checkpoint: str | None = None) -> Verification:
         for page in api.evidence(checkpoint):
             verification.page(page)
         verification.conclude()
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise LieError(f"the evidence is not whole: {type(error).__name__}: {error}") from error
     return verification
 

@@ -30,11 +30,45 @@ def test_shares_of_any_strategy() -> None:
         ([(0, WHOLE - 1), (0, 1)], "cruncher_index 0 twice"),
         ([(0, WHOLE - 1), (2, 1)], "cruncher_index 2, which the ranking does not have"),
         ([(0, WHOLE - 1)], "sum to 999999999"),
+        ([(0, WHOLE - 1), (0.5, 1)], "cruncher_index 0.5, which the ranking does not have"),
     ],
 )
 def test_wrong_shares_of_any_strategy_are_named(rewards: list[tuple[int, Any]], named: str) -> None:
     with pytest.raises(verify.LieError, match=named):
         verify.check_shares(shares(*rewards), 2)
+
+
+@pytest.mark.parametrize("retained", [-1, WHOLE + 1, 0.5, True, None])
+def test_what_is_retained_is_a_share(retained: Any) -> None:
+    verify.check_shares({**shares(), "retained_pct": WHOLE}, 2)
+    with pytest.raises(verify.LieError, match="retained_pct"):
+        verify.check_shares({**shares((0, WHOLE)), "retained_pct": retained}, 2)
+
+
+def test_the_default_tiers_retain_nothing() -> None:
+    rules = {"build_emission": "default", "crunch": "", "compute_provider": None, "data_provider": None}
+    emission = {"crunch": "", **shares((0, WHOLE)), "retained_pct": 1}
+    with pytest.raises(verify.LieError, match="retains 1 of the pool"):
+        verify.check_emission({"entries": [emission], "meta": {"ranking": [{"model_id": "m1"}]}}, rules)
+
+
+@pytest.mark.parametrize("error", [OverflowError, RecursionError, KeyError])
+def test_evidence_that_cannot_be_read_is_a_lie_and_no_traceback(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pages(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(verify.Api, "evidence", pages)
+    assert verify.main(["--url", "http://127.0.0.1:1"]) == 1
+    assert "LIE: the evidence is not whole" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [True, "1", None])
+def test_what_is_no_number_ranks_nobody(value: Any) -> None:
+    rules = {"ranking_key": "value", "windows": {}, "min_predictions": 0, "value_field": "value"}
+    own = [snapshot("m1", result_summary={"value": value}), snapshot("m2")]
+    assert verify.ranked_values(rules, own, verify.moment(END)) == {"m1": None, "m2": 1.0}
 
 
 def snapshot(model_id: str, **fields: Any) -> dict[str, Any]:
