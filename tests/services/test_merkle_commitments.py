@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
-from builders import at, one, rows
+from builders import at, one, rows, settings_of
 from evidence_cases import MODELS, Competition
 from invariants import broken_log_rules
 from sqlalchemy import Engine
 from sqlmodel import Session
 
 from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.extensions.emission_strategies import top_k_exponential
 from coordinator_node.merkle.documents import prediction_leaf
 from coordinator_node.merkle.tree import root_of
+from coordinator_node.services.merkle.checkpoints import rules_of
 from coordinator_node.services.merkle.commitments import chain_commitments, commit_predictions
 from coordinator_node.services.score import score_stage
 
@@ -132,3 +135,14 @@ def test_the_log_of_a_whole_competition_holds_and_any_change_is_found(engine: En
     assert broken_log_rules(engine) == []
     competition.execute("UPDATE scores SET result_jsonb = '{}' WHERE prediction_id = 'p-1-m1'")
     assert broken_log_rules(engine) == ["prediction p-1-m1 or its outcome is not what cycle 1 covers"]
+
+
+def own_score(prediction: dict[str, Any], ground_truth: dict[str, Any], *, key: str) -> dict[str, Any]:
+    return {"value": len(key)}
+
+
+def test_rules_name_what_an_option_is_bound_to_and_our_own_options() -> None:
+    strategy, scoring = partial(top_k_exponential, k=5, decay=0.5), partial(own_score, key="of somebody's account")
+    rules = rules_of(CrunchConfig(build_emission=strategy, scoring_function=scoring), settings_of())
+    assert rules["build_emission"] == f"{top_k_exponential.__module__}:top_k_exponential(k=5, decay=0.5)"
+    assert rules["scoring_function"] == f"{own_score.__module__}:own_score"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import text
@@ -12,6 +13,7 @@ from sqlmodel import Session
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig, default_aggregate_snapshot, default_build_emission
 from coordinator_node.db.json_text import encode_json
+from coordinator_node.extensions import emission_strategies
 from coordinator_node.merkle.canonical import time_text
 from coordinator_node.merkle.documents import checkpoint_header, sealed
 from coordinator_node.merkle.tree import MerkleNode, build_merkle_tree, root_of
@@ -94,7 +96,10 @@ def seal_checkpoint(session: Session, checkpoint: Mapping[str, Any], config: Cru
 
 
 def rules_of(config: CrunchConfig, settings: Settings) -> dict[str, Any]:
-    """By what a checkpoint is made. A callable is "default", or named by its place in the operator's code."""
+    """By what a checkpoint is made.
+
+    A callable is "default", or named by its place in the code; a strategy of this package with its options.
+    """
     aggregation = config.aggregation
     aggregator: Any = config.aggregate_snapshot
     if settings.model_score_aggregator and aggregator is default_aggregate_snapshot:
@@ -130,5 +135,14 @@ def _name(used: Any, default: Any) -> str:
         return DEFAULT
     if isinstance(used, str):
         return used
+    if isinstance(used, partial):
+        return f"{_name(used.func, None)}{_options(used)}"
     module, name = getattr(used, "__module__", ""), getattr(used, "__qualname__", type(used).__qualname__)
     return f"{module}:{name}"
+
+
+def _options(used: partial[Any]) -> str:
+    """What is bound to a strategy of this package; nothing of an operator's callable, which may be secret."""
+    if getattr(used.func, "__module__", "") != emission_strategies.__name__:
+        return ""
+    return f"({', '.join(f'{key}={value!r}' for key, value in used.keywords.items())})"
