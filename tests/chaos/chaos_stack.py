@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import urllib.error
@@ -196,10 +197,12 @@ class ChaosStack(LocalStack):
 
     async def now(self) -> datetime:
         """The database's time."""
-        await self.until("the database", "SELECT true")
-        with self.engine.connect() as connection:
-            found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-        return found
+        while True:
+            await self.until("the database", "SELECT true")
+            # What has just answered may have been the last words of a server that was killed.
+            with contextlib.suppress(DBAPIError), self.engine.connect() as connection:
+                found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+                return found
 
     def ask(self, query: str, values: Mapping[str, object]) -> bool:
         """Whether a query's one value is true; False while the database does not answer."""
