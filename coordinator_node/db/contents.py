@@ -75,7 +75,7 @@ def read_contents(connection: Connection) -> Contents:
     return Contents(
         revision=connection.execute(_REVISION).scalar() if has_table(connection, "alembic_version") else None,
         # The names come from the catalogue, quoted by Postgres itself.
-        tables={name: connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() for name in tables},  # noqa: S608
+        tables={name: connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one() for name in tables},  # noqa: S608 - see above
         sequences={row.name: row.last_value for row in connection.execute(_SEQUENCES)},
         chain_heads=dict(_chain_heads(connection)),
     )
