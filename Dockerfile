@@ -18,7 +18,7 @@ FROM python:3.12-slim
 LABEL org.opencontainers.image.title="coordinator-node" org.opencontainers.image.version="0.2.0"
 ENV PATH=/opt/node/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp WORKER_ALIVE_FILE=/tmp/alive
 # Of every worker: within the last 15 seconds it told the database that it is alive. Other roles bring their own check.
-HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=3 \
+HEALTHCHECK --interval=10s --timeout=10s --start-period=180s --retries=3 \
   CMD ["sh", "-c", "test -n \"$(find \"$WORKER_ALIVE_FILE\" -newermt '15 seconds ago')\""]
 CMD ["coordinator-node", "--help"]
 # Volumes take their owner from what they are mounted over.
