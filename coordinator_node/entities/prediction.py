@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
+
+from pydantic import Field
 
 from coordinator_node.entities.times import utc_now
 
@@ -152,24 +154,24 @@ class SnapshotRecord:
 class CruncherReward(TypedDict):
     """A model's share: an index into the checkpoint's ranking, and frac64 (1_000_000_000 is 100 %)."""
 
-    cruncher_index: int
-    reward_pct: int
+    cruncher_index: Annotated[int, Field(description="The model's place in the checkpoint's meta.ranking, from 0.")]
+    reward_pct: Annotated[int, Field(description="Its share in frac64: 1_000_000_000 is 100 %.")]
 
 
 class ProviderReward(TypedDict):
     """A provider's share: its address, and frac64 (1_000_000_000 is 100 %)."""
 
-    provider: str
-    reward_pct: int
+    provider: Annotated[str, Field(description="The provider's on-chain address.")]
+    reward_pct: Annotated[int, Field(description="Its share in frac64: 1_000_000_000 is 100 %.")]
 
 
 class EmissionCheckpoint(TypedDict):
     """The reward shares of one checkpoint; each non-empty list sums to exactly 1_000_000_000."""
 
-    crunch: str
-    cruncher_rewards: list[CruncherReward]
-    compute_provider_rewards: list[ProviderReward]
-    data_provider_rewards: list[ProviderReward]
+    crunch: Annotated[str, Field(description="The competition's on-chain address; empty where none is configured.")]
+    cruncher_rewards: Annotated[list[CruncherReward], Field(description="The models' shares; empty where none ranks.")]
+    compute_provider_rewards: Annotated[list[ProviderReward], Field(description="Empty where none is configured.")]
+    data_provider_rewards: Annotated[list[ProviderReward], Field(description="Empty where none is configured.")]
 
 
 class RetainingEmission(EmissionCheckpoint, total=False):
@@ -178,7 +180,7 @@ class RetainingEmission(EmissionCheckpoint, total=False):
     The list of rewards divides what is paid out, which is the rest of the pool.
     """
 
-    retained_pct: int
+    retained_pct: Annotated[int, Field(description="The part of the pool that is not paid out, in frac64.")]
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,6 +64,42 @@ def test_every_endpoint_says_what_it_is_for_and_shows_an_example(page: Json) -> 
         for parameter in operation.get("parameters", ()):
             assert parameter.get("description"), (name, parameter["name"])
         assert all(answer["description"] for answer in operation["responses"].values()), name
+
+
+def schemas(part: Any) -> Iterator[Json]:
+    """Every schema of an object within a part of the page."""
+    if isinstance(part, dict):
+        if "properties" in part and isinstance(part["properties"], dict):
+            yield part
+        part = list(part.values())
+    if isinstance(part, list):
+        for each in part:
+            yield from schemas(each)
+
+
+def test_every_field_says_what_it_is(page: Json) -> None:
+    """Whoever reads an answer needs its units, and when a field is null, which its name and type do not say."""
+    found = list(schemas({"paths": page["paths"], "components": page["components"]}))
+    fields = [(schema.get("title"), name, field) for schema in found for name, field in schema["properties"].items()]
+    assert len(fields) > 300
+    assert [(title, name) for title, name, field in fields if not field.get("description")] == []
+    beside = [schema["additionalProperties"] for schema in found if schema.get("additionalProperties")]
+    assert len(beside) >= 6
+    assert all(isinstance(each, dict) and each.get("description") for each in beside)
+
+
+ORDER = re.compile(r"\b(newest first|oldest first|in (the )?order|in rank order|by \w+)\b")
+
+
+def test_every_list_says_its_order(page: Json) -> None:
+    lists = {
+        name: operation["description"]
+        for name, operation in operations(page)
+        for content in operation["responses"].get("200", {}).get("content", {}).values()
+        if content["schema"].get("type") == "array"
+    }
+    assert len(lists) > 20
+    assert [name for name, description in lists.items() if not ORDER.search(description)] == []
 
 
 def types() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from coordinator_node.api.auth import READ
 from coordinator_node.api.context import Context
+from coordinator_node.schemas.report.live import CheckpointEvent, FeedEvent, LeaderboardEvent
 
 router = APIRouter(prefix="/reports", tags=["live"], dependencies=[READ])
 
@@ -18,13 +19,30 @@ EXAMPLE = """event: checkpoint
 data: {"id":"ckpt-1","status":"PENDING","period_start":"2026-01-24T00:00:00+00:00","period_end":"2026-01-31T00:00:00+00:00","tx_hash":null}
 
 """  # noqa: E501 - an event's data is one line
+
+
+def _without_definitions(schema: dict[str, Any]) -> dict[str, Any]:
+    """What they define stands on the page already."""
+    return {name: part for name, part in schema.items() if name != "$defs"}
+
+
 EVENT = {
     "type": "object",
     "description": "Each event of the stream.",
     "required": ["event", "data"],
     "properties": {
-        "event": {"type": "string", "enum": ["leaderboard", "checkpoint", "feed"]},
-        "data": {"type": "string", "contentMediaType": "application/json"},
+        "event": {"type": "string", "enum": ["leaderboard", "checkpoint", "feed"], "description": "What data is."},
+        "data": {
+            "type": "string",
+            "description": "JSON of the event's name: what there is now of a leaderboard, a checkpoint or a feed.",
+            "contentMediaType": "application/json",
+            "contentSchema": {
+                "oneOf": [
+                    _without_definitions(event.model_json_schema(ref_template="#/components/schemas/{model}"))
+                    for event in (LeaderboardEvent, CheckpointEvent, FeedEvent)
+                ]
+            },
+        },
     },
 }
 STREAM: dict[int | str, dict[str, Any]] = {

@@ -33,45 +33,53 @@ def _moment(value: datetime) -> datetime:
 
 FeedPart = Annotated[str, StringConstraints(pattern=SAFE_NAME_PATTERN)]
 Moment = Annotated[datetime, AfterValidator(_moment)]
+Day = date
+"""Another name, because a field is called date."""
 
 
 class BackfillOrder(BaseModel):
     """Which history to fetch: the records with start <= time < end; naive times are UTC."""
 
-    source: FeedPart = Field(examples=["binance"])
-    subject: FeedPart = Field(examples=["BTC"])
-    kind: Annotated[str, StringConstraints(pattern="^(tick|candle|depth|funding)$")] = Field(examples=["candle"])
-    granularity: Annotated[str, AfterValidator(_granularity)] = Field(examples=["1m"])
-    start: Moment = Field(examples=["2026-01-01T00:00:00Z"])
+    source: FeedPart = Field(
+        description="Which venue to ask: pyth, binance, or a registered one.", examples=["binance"]
+    )
+    subject: FeedPart = Field(description="What to fetch, as FEED_SUBJECTS spells it.", examples=["BTC"])
+    kind: Annotated[str, StringConstraints(pattern="^(tick|candle|depth|funding)$")] = Field(
+        description="tick, candle, depth or funding.", examples=["candle"]
+    )
+    granularity: Annotated[str, AfterValidator(_granularity)] = Field(
+        description="The time from one record to the next: 1s, 1m, 5m, 15m, 1h or 1d.", examples=["1m"]
+    )
+    start: Moment = Field(description="The first moment; naive is UTC.", examples=["2026-01-01T00:00:00Z"])
     end: Moment = Field(description="The first moment after it.", examples=["2026-01-08T00:00:00Z"])
 
 
 class BackfillJob(BaseModel):
     """A job and how far it has come."""
 
-    id: str = Field(examples=["01a2014c5f59c0bd07e73e443e314d57"])
-    source: str = Field(examples=["binance"])
-    subject: str = Field(examples=["BTC"])
-    kind: str = Field(examples=["candle"])
-    granularity: str = Field(examples=["1m"])
-    start_ts: UtcTime
+    id: str = Field(description="The job's id.", examples=["01a2014c5f59c0bd07e73e443e314d57"])
+    source: str = Field(description="Which venue is asked.", examples=["binance"])
+    subject: str = Field(description="What is fetched.", examples=["BTC"])
+    kind: str = Field(description="tick, candle, depth or funding.", examples=["candle"])
+    granularity: str = Field(description="The time from one record to the next.", examples=["1m"])
+    start_ts: UtcTime = Field(description="The first moment that is fetched.")
     end_ts: UtcTime = Field(description="The first moment after what is fetched.")
     cursor_ts: UtcTime | None = Field(description="All before it is stored; null before the first page.")
-    records_written: int = Field(examples=[10080])
+    records_written: int = Field(description="How many records were stored so far.", examples=[10080])
     pages_fetched: int = Field(description="Requests to the source that were answered.", examples=[11])
-    status: BackfillStatus
+    status: BackfillStatus = Field(description="pending, running, then completed or failed.")
     error: str | None = Field(description="Why it failed.")
     progress_pct: float = Field(
         ge=0, le=100, description="The share of the time range that is stored.", examples=[50.0]
     )
-    created_at: UtcTime
-    updated_at: UtcTime
+    created_at: UtcTime = Field(description="When it was asked for.")
+    updated_at: UtcTime = Field(description="When it last came further.")
 
 
 class BackfillFile(BaseModel):
     """One day's Parquet file, at /data/backfill/{path}."""
 
-    path: str = Field(examples=["binance/BTC/candle/1m/2026-01-01.parquet"])
-    date: date
+    path: str = Field(description="Below /data/backfill/.", examples=["binance/BTC/candle/1m/2026-01-01.parquet"])
+    date: Day = Field(description="The day in UTC whose records it holds.")
     records: int | None = Field(description="Null where the file cannot be read.")
-    size_bytes: int = Field(examples=[48213])
+    size_bytes: int = Field(description="Its length in bytes.", examples=[48213])

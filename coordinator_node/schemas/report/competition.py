@@ -4,46 +4,48 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from coordinator_node.schemas.report.wire import JsonObject, Number, UtcTime
+from coordinator_node.schemas.report.wire import AND_NUMBERS, JsonObject, Number, UtcTime
 
 
 class Health(BaseModel):
     """The API and its database answer."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok"] = Field("ok", description="Always ok; 503 says otherwise.")
 
 
 class Info(BaseModel):
     """Which competition this is."""
 
-    crunch_id: str = Field(examples=["starter-challenge"])
+    crunch_id: str = Field(description="The competition's id, CRUNCH_ID.", examples=["starter-challenge"])
     crunch_address: str = Field(description="On-chain address; empty where none is configured.")
-    network: Literal["devnet", "mainnet-beta"]
+    network: Literal["devnet", "mainnet-beta"] = Field(description="The chain that rewards are paid on, NETWORK.")
 
 
 class ModelEntry(BaseModel):
     """A submitted model."""
 
-    model_id: str = Field(examples=["4711"])
-    model_name: str = Field(examples=["steady-trend"])
+    model_id: str = Field(description="The model's id, the same for every version of it.", examples=["4711"])
+    model_name: str = Field(description="As its cruncher named it.", examples=["steady-trend"])
     cruncher_name: str = Field(description="Whoever submitted it.", examples=["alice"])
-    cruncher_id: str = Field(examples=["42"])
+    cruncher_id: str = Field(description="The cruncher's id.", examples=["42"])
     deployment_id: str = Field(description="Differs each time that a model is submitted anew.", examples=["4711-3"])
 
 
 class LeaderboardEntry(BaseModel):
     """One model of the newest leaderboard; every metric stands beside these fields too, by its own name."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = AND_NUMBERS
 
     created_at: UtcTime = Field(description="When the leaderboard was made.")
-    model_id: str = Field(examples=["4711"])
+    model_id: str = Field(description="The model's id.", examples=["4711"])
     rank: int | None = Field(
         description="From 1; null for what is not ranked: ensembles, and models without a value.", examples=[1]
     )
-    model_name: str | None = Field(examples=["steady-trend"])
+    model_name: str | None = Field(
+        description="As its cruncher named it; null where that is not known.", examples=["steady-trend"]
+    )
     cruncher_name: str | None = Field(description="Whoever submitted it.", examples=["alice"])
     username: str | None = Field(description="The same as cruncher_name.", examples=["alice"])
     status: Literal["active", "inactive"] = Field(description="Whether the model runs now.")

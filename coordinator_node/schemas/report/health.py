@@ -47,11 +47,11 @@ READINESS_EXAMPLE: JsonObject = {
 class WorkerHealth(BaseModel):
     """One worker's heartbeat."""
 
-    worker_id: str
+    worker_id: str = Field(description="One process; another after each start.")
     role: str = Field(description="feed, predict, score, checkpoint or report.")
     alive: bool = Field(description="Whether it has beaten in the last 15 s.")
-    beat_age_seconds: float
-    started_at: UtcTime
+    beat_age_seconds: float = Field(description="Seconds since its last heartbeat.")
+    started_at: UtcTime = Field(description="When the process started.")
     last_pass_at: UtcTime | None = Field(description="When its last pass ended well; null before the first.")
     last_pass: JsonObject | None = Field(description="What the last pass that found work did: rows by kind.")
     last_error_at: UtcTime | None = Field(description="When a pass last failed; the worker's log says why.")
@@ -60,19 +60,19 @@ class WorkerHealth(BaseModel):
 class FeedHealth(BaseModel):
     """How far one feed has come."""
 
-    source: str
-    subject: str
-    kind: str
-    granularity: str
+    source: str = Field(description="Where it comes from.")
+    subject: str = Field(description="What it is about.")
+    kind: str = Field(description="tick, candle, depth or funding.")
+    granularity: str = Field(description="The time from one record to the next.")
     watermark_ts: UtcTime | None = Field(description="All records up to here are stored; null before the first.")
-    watermark_age_seconds: float | None
+    watermark_age_seconds: float | None = Field(description="Seconds since watermark_ts; null before the first.")
     late: bool | None = Field(description="Whether it is too old; null for a feed that the settings do not name.")
 
 
 class ReplicaHealth(BaseModel):
     """The read replica that reports are read from."""
 
-    status: Literal["up", "down"]
+    status: Literal["up", "down"] = Field(description="Whether it answers.")
     lag_seconds: float | None = Field(
         description="How far it is behind the database, to about 2 s, by the workers' heartbeats; null where unknown."
     )
@@ -93,13 +93,13 @@ class Readiness(BaseModel):
     status: Literal["ready", "degraded", "unready"] = Field(
         description="unready: the API cannot serve (503). degraded: it can, but a part of the engine does not work."
     )
-    ready: bool
+    ready: bool = Field(description="Whether the API can serve; false comes with 503.")
     reasons: list[str] = Field(description="What keeps the status from being ready, one sentence each.")
     warnings: list[str] = Field(description="What works and should not be left so.")
-    database: Literal["up", "down"]
+    database: Literal["up", "down"] = Field(description="Whether it answers.")
     replica: ReplicaHealth | None = Field(description="Null where DATABASE_READ_URL is not set.")
     schema_revision: str | None = Field(description="The database's; null where it has no schema, or does not answer.")
     schema_head: str = Field(description="The revision that this version needs.")
     workers: list[WorkerHealth] = Field(description="By role.")
     feeds: list[FeedHealth] = Field(description="By source, subject, kind and granularity.")
-    backlog: Backlog
+    backlog: Backlog = Field(description="What waits to be scored.")

@@ -14,17 +14,17 @@ from coordinator_node.schemas.report.wire import UtcTime
 class LeaderboardEvent(BaseModel):
     """A new leaderboard can be read."""
 
-    id: str
-    created_at: UtcTime
+    id: str = Field(description="The leaderboard's id.")
+    created_at: UtcTime = Field(description="When it was made.")
 
 
 class CheckpointEvent(BaseModel):
     """A checkpoint was made, or took a step."""
 
-    id: str
-    status: CheckpointStatus
-    period_start: UtcTime
-    period_end: UtcTime
+    id: str = Field(description="The checkpoint's id.")
+    status: CheckpointStatus = Field(description="From PENDING one step at a time to PAID.")
+    period_start: UtcTime = Field(description="The first moment of the period.")
+    period_end: UtcTime = Field(description="The first moment after the period.")
     tx_hash: str | None = Field(description="The transaction that put it on the chain; null before.")
 
 

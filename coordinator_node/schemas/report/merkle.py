@@ -12,8 +12,8 @@ class PathStep(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    hash: str
-    position: str
+    hash: str = Field(description="The sibling's hash: 64 hexadecimal digits.")
+    position: str = Field(description="left or right: on which side of the hash so far it stands.")
 
 
 class MerkleCycle(BaseModel):
@@ -22,38 +22,40 @@ class MerkleCycle(BaseModel):
     `position` counts from 1; it, and what is null with it, is null for a cycle of version 0.1.84, which had no proofs.
     """
 
-    id: str
-    position: int | None
-    previous_cycle_id: str | None
-    previous_cycle_root: str | None
+    id: str = Field(description="The cycle's id.")
+    position: int | None = Field(description="Its place in the chain, from 1.")
+    previous_cycle_id: str | None = Field(description="The cycle before; null for the first.")
+    previous_cycle_root: str | None = Field(description="The chained_root of the cycle before; null for the first.")
     commitments_root: str | None = Field(description="The commitments' newest chained root at that time.")
-    snapshots_root: str
-    chained_root: str
-    snapshot_count: int
-    prediction_count: int | None
-    checkpoint_id: str | None
-    created_at: UtcTime
+    snapshots_root: str = Field(
+        description="The root over its snapshots and all that they count: 64 hexadecimal digits."
+    )
+    chained_root: str = Field(description="The root over its header and snapshots_root, which the next cycle names.")
+    snapshot_count: int = Field(description="How many snapshots it covers.")
+    prediction_count: int | None = Field(description="How many predictions these count.")
+    checkpoint_id: str | None = Field(description="The checkpoint that covers it; null before.")
+    created_at: UtcTime = Field(description="When it was made.")
 
 
 class MerkleCommitment(BaseModel):
     """A batch of predictions, committed before their outcomes; in the order of the chain."""
 
-    id: str
-    position: int
-    previous_root: str | None
-    root: str
-    chained_root: str
-    prediction_count: int
-    committed_at: UtcTime
+    id: str = Field(description="The commitment's id.")
+    position: int = Field(description="Its place in the chain, from 1.")
+    previous_root: str | None = Field(description="The chained_root of the commitment before; null for the first.")
+    root: str = Field(description="The root over its predictions: 64 hexadecimal digits.")
+    chained_root: str = Field(description="The root over its header and root, which the next commitment names.")
+    prediction_count: int = Field(description="How many predictions it covers.")
+    committed_at: UtcTime = Field(description="When they were committed, before any outcome was known.")
 
 
 class CommitmentProof(BaseModel):
     """The path from a prediction's hash to the root that it was committed under."""
 
-    commitment_id: str
-    root: str
-    committed_at: UtcTime
-    path: list[PathStep]
+    commitment_id: str = Field(description="The commitment's id.")
+    root: str = Field(description="Where the path leads: the root over the commitment's predictions.")
+    committed_at: UtcTime = Field(description="When it was written.")
+    path: list[PathStep] = Field(description="From the prediction's hash to root, from the bottom up.")
 
 
 class MerkleProofAnswer(BaseModel):
@@ -63,26 +65,31 @@ class MerkleProofAnswer(BaseModel):
     the snapshot's content hash, or at `prediction_hash`.
     """
 
-    snapshot_id: str
-    snapshot_content_hash: str
-    cycle_id: str
-    cycle_root: str
-    checkpoint_id: str | None
-    merkle_root: str | None
-    path: list[PathStep]
-    prediction_id: str | None = None
-    prediction_hash: str | None = None
-    commitment: CommitmentProof | None = None
+    snapshot_id: str = Field(description="The snapshot asked for, or the one that counts the prediction.")
+    snapshot_content_hash: str = Field(description="The hash of the snapshot's document: 64 hexadecimal digits.")
+    cycle_id: str = Field(description="The cycle that covers it.")
+    cycle_root: str = Field(description="That cycle's chained_root.")
+    checkpoint_id: str | None = Field(description="The checkpoint that covers the cycle; null before.")
+    merkle_root: str | None = Field(description="That checkpoint's root; null before.")
+    path: list[PathStep] = Field(description="From the leaf to the root, from the bottom up.")
+    prediction_id: str | None = Field(None, description="The prediction asked for; null where a snapshot was.")
+    prediction_hash: str | None = Field(
+        None,
+        description="The hash of the prediction's document, where the path begins; null for a snapshot.",
+    )
+    commitment: CommitmentProof | None = Field(
+        None, description="How it was committed before its outcome; null where it was not, and for a snapshot."
+    )
 
 
 class EvidencePrediction(BaseModel):
     """One prediction that a snapshot counts: its hashes in the log, and the rows that must give these hashes."""
 
-    snapshot_id: str
+    snapshot_id: str = Field(description="The snapshot that counts it.")
     index: int = Field(description="Its place among those of its snapshot.")
-    prediction_id: str
-    prediction_hash: str
-    outcome_hash: str
+    prediction_id: str = Field(description="The prediction's id.")
+    prediction_hash: str = Field(description="The hash of its document in the log.")
+    outcome_hash: str = Field(description="The hash of its outcome in the log.")
     prediction: JsonObject | None = Field(description="Null where the row is gone.")
     score: JsonObject | None = Field(description="Null where no score is counted.")
     ground_truth: str | None = Field(description="Its key in ground_truths.")
@@ -93,10 +100,20 @@ class Evidence(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    checkpoint: JsonObject
-    cycles: list[JsonObject]
-    snapshots: list[JsonObject]
-    predictions: list[EvidencePrediction]
-    ground_truths: JsonObject
-    commitments: list[JsonObject]
-    next: str | None
+    checkpoint: JsonObject = Field(
+        description="The checkpoint: its period, entries, meta with ranking and rules, merkle_root."
+    )
+    cycles: list[JsonObject] = Field(description="The cycles that this page shows, in the order of the chain.")
+    snapshots: list[JsonObject] = Field(
+        description="Snapshots of these cycles, in the order of their leaves; on the first pages those outside the log."
+    )
+    predictions: list[EvidencePrediction] = Field(
+        description="The predictions that the snapshots count, in their order."
+    )
+    ground_truths: JsonObject = Field(
+        description="What the predictions were scored against, by the key that they name."
+    )
+    commitments: list[JsonObject] = Field(
+        description="The commitments of the predictions, in the order of their chain."
+    )
+    next: str | None = Field(description="The cursor of the next page; null on the last.")

@@ -17,7 +17,9 @@ MAX_FEATURES = 10_000
 class RoundFeatures(BaseModel):
     """What every model is asked about: one prediction for each row."""
 
-    features: list[JsonObject] = Field(min_length=1, max_length=MAX_FEATURES)
+    features: list[JsonObject] = Field(
+        description="One object of features for each row, 1 to 10,000 of them.", min_length=1, max_length=MAX_FEATURES
+    )
 
 
 class RoundTruth(BaseModel):
@@ -32,15 +34,17 @@ class RoundTruth(BaseModel):
 class Round(BaseModel):
     """How far a round has come. Of `expected` predictions (features times models) there are so many of each status."""
 
-    round_id: str
-    status: RoundStatus
-    created_at: UtcTime
-    features: int
-    models: int
-    expected: int
+    round_id: str = Field(description="The round's id, as its client chose it.")
+    status: RoundStatus = Field(
+        description="QUEUED, CALLING (models are asked), CALLED (the ground truth is waited for), SCORING, SCORED."
+    )
+    created_at: UtcTime = Field(description="When it was asked for.")
+    features: int = Field(description="How many feature rows.")
+    models: int = Field(description="How many models are asked.")
+    expected: int = Field(description="How many predictions there will be: features times models.")
     predictions: int = Field(description="Those there are: pending, scored, failed and absent ones.")
-    pending: int
-    scored: int
-    failed: int
-    absent: int
+    pending: int = Field(description="How many wait for their score.")
+    scored: int = Field(description="How many have their score.")
+    failed: int = Field(description="How many failed, by their model or their score.")
+    absent: int = Field(description="How many are of models that were away.")
     truths: int = Field(description="Of how many feature rows the ground truth is given.")

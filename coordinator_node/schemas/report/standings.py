@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from coordinator_node.schemas.report.wire import JsonObject, NaiveUtcTime, Number, UtcTime
+from coordinator_node.schemas.report.wire import AND_NUMBERS, JsonObject, NaiveUtcTime, Number, UtcTime
 
 
 class ChartPoint(BaseModel):
@@ -20,9 +20,9 @@ class ChartPoint(BaseModel):
 class Standing(ChartPoint):
     """How one model stood at one moment; every metric stands beside these fields too, by its own name."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = AND_NUMBERS
 
-    model_id: str = Field(examples=["4711"])
+    model_id: str = Field(description="The model's id.", examples=["4711"])
     performed_at: NaiveUtcTime = Field(description="UTC without offset: the moment as of which the windows are taken.")
     score_metrics: JsonObject = Field(
         description="The leaderboard's windows as of then, and the numbers of the model's latest snapshot; null where"
@@ -38,7 +38,7 @@ class Standing(ChartPoint):
 class ScopeStanding(Standing):
     """How one model stood in one scope: the windows over that scope's predictions alone."""
 
-    scope_key: str = Field(examples=["BTC-60"])
+    scope_key: str = Field(description="The scope's name.", examples=["BTC-60"])
     scope: JsonObject | None = Field(
         description="What is predicted, by the schedule of this scope_key; null where there is none.",
         examples=[{"subject": "BTC", "step_seconds": 15, "resolve_horizon_seconds": 60}],
@@ -51,19 +51,19 @@ class SnapshotPoint(ChartPoint):
     A bucket's numbers are means weighted by prediction_count.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = AND_NUMBERS
 
-    model_id: str = Field(examples=["4711"])
+    model_id: str = Field(description="The model's id.", examples=["4711"])
     performed_at: NaiveUtcTime = Field(description="UTC without offset: the same as period_end.")
-    period_start: UtcTime
-    period_end: UtcTime
+    period_start: UtcTime = Field(description="The first moment of its period; of a bucket's first snapshot.")
+    period_end: UtcTime = Field(description="The first moment after its period; of a bucket's last snapshot.")
     prediction_count: int = Field(description="How many scored predictions it is over.", examples=[4])
 
 
 class ModelDiversity(BaseModel):
     """How much one model differs from the others, and what its owner may do about it."""
 
-    model_id: str = Field(examples=["4711"])
+    model_id: str = Field(description="The model's id.", examples=["4711"])
     rank: int | None = Field(description="On the newest leaderboard, from 1; null where it is not ranked.")
     diversity_score: float | None = Field(
         ge=0, le=1, description="max(0, 1 - |model_correlation|); null while that is unknown.", examples=[0.7]
@@ -85,7 +85,7 @@ class ModelDiversity(BaseModel):
 class DiversityEntry(BaseModel):
     """One model's numbers of diversity; null where undefined or not asked for by the competition."""
 
-    model_id: str = Field(examples=["4711"])
+    model_id: str = Field(description="The model's id.", examples=["4711"])
     diversity_score: float | None = Field(
         ge=0, le=1, description="max(0, 1 - |model_correlation|), from 0 (a copy) to 1.", examples=[0.7]
     )
@@ -100,13 +100,15 @@ class DiversityEntry(BaseModel):
 class EnsembleSnapshot(BaseModel):
     """One snapshot of an ensemble; every number of it stands beside these fields, by its own name."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = AND_NUMBERS
 
-    ensemble_name: str = Field(examples=["main"])
-    model_id: str = Field(examples=["__ensemble_main__"])
-    period_start: UtcTime
-    period_end: UtcTime
-    prediction_count: int = Field(examples=[4])
+    ensemble_name: str = Field(description="As the config names it.", examples=["main"])
+    model_id: str = Field(
+        description="The virtual model that stands for it: __ensemble_<name>__.", examples=["__ensemble_main__"]
+    )
+    period_start: UtcTime = Field(description="The first moment of its period.")
+    period_end: UtcTime = Field(description="The first moment after its period.")
+    prediction_count: int = Field(description="How many scored predictions it is over.", examples=[4])
 
 
 def reserved(row: type[BaseModel]) -> frozenset[str]:

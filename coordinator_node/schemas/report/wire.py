@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, PlainSerializer, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from coordinator_node.entities.times import as_utc
 
@@ -38,24 +38,35 @@ NaiveUtcTime = Annotated[
 """An instant in UTC without offset: the x of a chart, to which the web app appends the Z itself."""
 
 
+AND_NUMBERS = ConfigDict(
+    extra="allow",
+    json_schema_extra={
+        "additionalProperties": {"type": ["number", "null"], "description": "A number by its name; null if undefined."}
+    },
+)
+"""Of rows that hold metrics and means beside their own fields."""
+
+
 class Problem(BaseModel):
     """Why a request was refused."""
 
-    detail: str
+    detail: str = Field(description="What is wrong, in a sentence.")
 
 
 class InputFault(BaseModel):
     """One wrong parameter or field of the body."""
 
-    loc: list[str | int]
-    msg: str
-    type: str
+    loc: list[str | int] = Field(
+        description="Where: path, query, header or body, then the names or indexes down to it."
+    )
+    msg: str = Field(description="What is wrong with it.")
+    type: str = Field(description="The kind of fault, for programs.")
 
 
 class InputProblem(BaseModel):
     """Every fault of a request's parameters and body."""
 
-    detail: list[InputFault] | str
+    detail: list[InputFault] | str = Field(description="Each fault; or one sentence about them together.")
 
 
 def object_or_empty(value: Any) -> JsonObject:
