@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distribution, packages_distributions, version
 from pathlib import Path
 
 import typer
@@ -22,8 +22,12 @@ TEMPLATE_NAME = "starter-challenge"
 TEMPLATE_MODULE = "starter_challenge"
 KEBAB_CASE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LONGEST_NAME = 60
-# Modules that a workspace and its models import by these names.
-TAKEN_MODULES = ("api", "config", "coordinator", "coordinator_node", "main", "runtime_definitions", "tracker")
+# Modules that a workspace, its models or its tests import by these names, or that its challenge brings.
+TAKEN_MODULES = (
+    *("api", "config", "coordinator", "coordinator_node", "main", "pandas", "pytest", "runtime_definitions", "tests"),
+    "tracker",
+)
+ENV_FILE = ".local.env"
 # What is copied from a checkout in which somebody tried a template.
 LEFT_OUT = ("__pycache__", "*.pyc", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".coordinator", DESCRIPTION)
 
@@ -48,6 +52,10 @@ def run_init(name: str, pack: str, parent: Path, layout: Layout, *, force: bool)
     """Make a workspace and say what to do next; returns the exit code."""
     try:
         target = create_workspace(name, pack, parent, layout, force=force)
+    except shutil.Error as error:  # of many files at once
+        source, _, reason = error.args[0][0]
+        typer.echo(f"no workspace was made: {source} cannot be copied: {reason}", err=True)
+        return 1
     except (WorkspaceExistsError, OSError) as error:
         typer.echo(f"no workspace was made: {error}", err=True)
         return 1
@@ -73,11 +81,12 @@ def create_workspace(name: str, pack_name: str, parent: Path, layout: Layout, *,
     """Make the workspace NAME/ in a folder, whole or not at all. Returns where it stands.
 
     It is put together beside its place and moved there in the end, so that a failure leaves nothing. With `force` the
-    files of a workspace that is there are replaced by those of the templates, and its other files stay.
+    files of a workspace that is there are replaced by those of the templates; its other files stay, and so does its
+    .local.env, which holds the operator's own settings.
 
     Raises:
         ConfigurationError: the name is not in kebab-case, or there is no such pack.
-        WorkspaceExistsError: the folder is there, without `force`.
+        WorkspaceExistsError: the folder is there, without `force`; or what it holds is in the way of a template's file.
         OSError: it cannot be written.
     """
     _check_name(name)
@@ -92,12 +101,26 @@ def create_workspace(name: str, pack_name: str, parent: Path, layout: Layout, *,
             shutil.copytree(source, making, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
         _rename(making, name, layout)
         node = making / layout.node.format(name=name)
-        shutil.copy(node / ".local.env.example", node / ".local.env")
+        shutil.copy(node / f"{ENV_FILE}.example", node / ENV_FILE)
         if target.exists():
-            shutil.copytree(making, target, dirs_exist_ok=True)
+            _lay_over(making, target)
         else:
             making.rename(target)
     return target
+
+
+def _lay_over(making: Path, target: Path) -> None:
+    """Move the files into a folder that is there, after a look whether all of them can be."""
+    moves = [(path, target / path.relative_to(making)) for path in sorted(making.rglob("*"))]
+    for path, place in [(making, target), *moves]:
+        if place.exists() and path.is_dir() != place.is_dir():
+            kind = "folder" if path.is_dir() else "file"
+            raise WorkspaceExistsError(f"{place} is no {kind}; move it away, or choose another name")
+    for path, place in moves:
+        if path.is_dir():
+            place.mkdir(exist_ok=True)
+        elif not (path.name == ENV_FILE and place.exists()):
+            path.replace(place)
 
 
 def _check_name(name: str) -> None:
@@ -107,10 +130,19 @@ def _check_name(name: str) -> None:
             f" beginning with a letter, as in btc-up"
         )
     module = name.replace("-", "_")
-    if keyword.iskeyword(module) or module in sys.stdlib_module_names or module in TAKEN_MODULES:
+    if keyword.iskeyword(module) or module in {*sys.stdlib_module_names, *TAKEN_MODULES, *_installed_modules()}:
         raise ConfigurationError(
             f"{name!r} cannot name a workspace: Python's module {module} would be hidden by its own"
         )
+
+
+def _installed_modules() -> set[str]:
+    """The modules of packages that were installed from elsewhere than a folder, as a workspace's challenge is."""
+    return {name for name, owners in packages_distributions().items() if not any(map(_is_from_folder, owners))}
+
+
+def _is_from_folder(name: str) -> bool:
+    return "dir_info" in (distribution(name).read_text("direct_url.json") or "")
 
 
 def _rename(folder: Path, name: str, layout: Layout) -> None:

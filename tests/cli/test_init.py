@@ -94,7 +94,7 @@ def test_a_name_that_is_not_kebab_case_is_refused(tmp_path: Path, name: str) -> 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["json", "class", "tracker", "coordinator-node"])
+@pytest.mark.parametrize("name", ["json", "class", "tracker", "coordinator-node", "tests", "numpy", "pytest"])
 def test_a_name_that_would_hide_a_module_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match="hidden"):
         create_workspace(name, "prediction", tmp_path, Layout())
@@ -116,6 +116,25 @@ def test_a_workspace_that_is_there_is_written_over_only_by_force(tmp_path: Path)
     create_workspace("btc-up", "prediction", tmp_path, OLDER_LAYOUT, force=True)
     assert own.read_text() == "mine"
     assert "verify-e2e" in ours.read_text()
+
+
+def test_force_keeps_the_operators_settings_and_changes_nothing_where_something_is_in_the_way(tmp_path: Path) -> None:
+    target = create_workspace("btc-up", "prediction", tmp_path, Layout())
+    settings, readme, makefile = target / "node/.local.env", target / "README.md", target / "node/Makefile"
+    settings.write_text("API_KEY=secret")
+    readme.write_text("old")
+    create_workspace("btc-up", "prediction", tmp_path, Layout(), force=True)
+    assert settings.read_text() == "API_KEY=secret"
+    assert "btc-up" in readme.read_text()
+    readme.write_text("old")
+    makefile.unlink()
+    makefile.mkdir()
+    with pytest.raises(WorkspaceExistsError, match="node/Makefile is no file"):
+        create_workspace("btc-up", "prediction", tmp_path, Layout(), force=True)
+    assert readme.read_text() == "old"
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkspaceExistsError, match="file is no folder"):
+        create_workspace("file", "prediction", tmp_path, Layout(), force=True)
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
