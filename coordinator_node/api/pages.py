@@ -40,6 +40,7 @@ class Pages:
         self._request = request
         self._response = response
         self._cursor = cursor
+        self._list: str = request.scope["route"].path
         self.next: dict[str, str] = {}
         """The headers that name the next page; for answers that are made by hand."""
 
@@ -58,10 +59,11 @@ class Pages:
             return None
         try:
             decoded = base64.b64decode(self._cursor.encode(), altchars=b"-_", validate=True)
-            found = TypeAdapter(place).validate_json(decoded)
+            # Places of several lists look alike, and would be read as one of this list's.
+            of_list, found = TypeAdapter(tuple[str, place]).validate_json(decoded)  # type: ignore[valid-type] # a generic's own type
         except (binascii.Error, UnicodeError, ValidationError):
-            found = None
-        if found is None or b"\\u0000" in decoded:
+            of_list, found = None, None
+        if found is None or of_list != self._list or b"\\u0000" in decoded:
             raise HTTPException(422, f"cursor: take it from {NEXT_CURSOR} of the page before, with the same parameters")
         return found
 
@@ -69,7 +71,7 @@ class Pages:
         """The rows of this page, of at least one row more than `limit` if there is one; names the next page if so."""
         shown = list(rows[:limit])
         if len(rows) > limit:
-            cursor = base64.urlsafe_b64encode(to_json(place_of(shown[-1]))).decode()
+            cursor = base64.urlsafe_b64encode(to_json([self._list, place_of(shown[-1])])).decode()
             kept = [
                 (name, value)
                 for name, value in self._request.query_params.multi_items()

@@ -18,6 +18,8 @@ from coordinator_node.db.tables import (
     FeedRecordRow,
     InputRow,
     LeaderboardRow,
+    MerkleCommitmentRow,
+    MerkleCycleRow,
     SnapshotRow,
 )
 from coordinator_node.services.snapshot import series
@@ -88,6 +90,8 @@ def seed_everything(engine: Engine) -> None:
     scores = [score(row, scored_at=NOW) for row in predictions if row.status == "SCORED"]
     store(engine, *predictions, *scores)
     store(engine, *(snapshot(number, model_id) for number in range(3) for model_id in ("m1", "m2", ENSEMBLE)))
+    store(engine, *(cycle(number, position) for number, position in ((0, 2), (1, 1), (2, None), (3, None))))
+    store(engine, *(commitment(number) for number in range(1, 4)))
     store(engine, LeaderboardRow(created_at=NOW, entries_jsonb=leaderboard_entries()))
     store(engine, *(checkpoint(f"c{age}", NOW - age * timedelta(days=7), meta_jsonb=payout_meta()) for age in range(3)))
     feed = {"source": "sim", "subject": "BTC", "kind": "tick", "granularity": "1s"}
@@ -96,6 +100,30 @@ def seed_everything(engine: Engine) -> None:
         *(FeedRecordRow(**feed, ts_event=NOW - age * SECOND, values_jsonb={"price": 1.5}) for age in range(5)),
         FeedIngestionStateRow(**feed, last_event_ts=NOW, updated_at=NOW),
         BackfillJobRow(id="job", **feed, start_ts=NOW - timedelta(days=1), end_ts=NOW, status="completed"),
+    )
+
+
+def cycle(number: int, position: int | None) -> MerkleCycleRow:
+    """Those of 0.1.84 have no position; all are made at one moment."""
+    return MerkleCycleRow(
+        id=f"cycle-{number}",
+        position=position,
+        snapshots_root="a1" * 32,
+        chained_root=f"{number}b" * 32,
+        snapshot_count=3,
+        created_at=NOW,
+    )
+
+
+def commitment(position: int) -> MerkleCommitmentRow:
+    return MerkleCommitmentRow(
+        id=f"commitment-{position}",
+        position=position,
+        root="c3" * 32,
+        chained_root=f"d{position}" * 32,
+        leaves=b"",
+        prediction_count=0,
+        committed_at=NOW,
     )
 
 

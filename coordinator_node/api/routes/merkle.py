@@ -10,6 +10,7 @@ from coordinator_node.api.answers import UNCHANGED, TaggedRoute
 from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context, ReportContext
 from coordinator_node.api.errors import not_found
+from coordinator_node.api.pages import PAGED, Paging
 from coordinator_node.api.parameters import CheckpointId, Limit, SinceUntil, Text
 from coordinator_node.db.reports import merkle
 from coordinator_node.db.reports.evidence import Cursor, checkpoint_with_root, evidence_page
@@ -26,12 +27,13 @@ After = Annotated[int, Query(ge=0, le=2**62, description="The position that the 
 PageCursor = Annotated[str | None, Query(description="`next` of the page before; the first page when left out.")]
 
 
-@router.get("/merkle/cycles")
-def cycles(context: Context, span: SinceUntil, limit: Limit = 50) -> list[MerkleCycle]:
-    """The score cycles, newest first."""
+@router.get("/merkle/cycles", responses=PAGED)
+def cycles(context: Context, span: SinceUntil, pages: Paging, limit: Limit = 50) -> list[MerkleCycle]:
+    """The score cycles, newest first; `since` and `until` bound when they were made."""
+    after = pages.after(merkle.CyclePlace)
     with context.database.reading() as connection:
-        rows = merkle.cycles(connection, since=span.start, until=span.end, limit=limit)
-    return [MerkleCycle(**row) for row in rows]
+        found = merkle.cycles(connection, since=span.start, until=span.end, limit=limit + 1, after=after)
+    return [MerkleCycle(**row) for row in pages.page(found, limit, merkle.CyclePlace.of)]
 
 
 @router.get("/merkle/cycles/{cycle_id}", responses=UNKNOWN)
@@ -44,12 +46,14 @@ def cycle(context: Context, cycle_id: Annotated[Text, Path(description="A cycle'
     return MerkleCycle(**row)
 
 
-@router.get("/merkle/commitments")
-def commitments(context: Context, after: After = 0, limit: Limit = 1000) -> list[MerkleCommitment]:
+@router.get("/merkle/commitments", responses=PAGED)
+def commitments(context: Context, pages: Paging, after: After = 0, limit: Limit = 1000) -> list[MerkleCommitment]:
     """The roots over predictions whose outcomes were unknown, in the order of their chain, behind a position."""
+    place = pages.after(merkle.CommitmentPlace)
+    behind = after if place is None else max(after, place.position)
     with context.database.reading() as connection:
-        rows = merkle.commitments(connection, after=after, limit=limit)
-    return [MerkleCommitment(**row) for row in rows]
+        found = merkle.commitments(connection, after=behind, limit=limit + 1)
+    return [MerkleCommitment(**row) for row in pages.page(found, limit, merkle.CommitmentPlace.of)]
 
 
 @router.get("/merkle/proof", responses=UNKNOWN)

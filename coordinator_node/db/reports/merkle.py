@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import batched
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
-from sqlalchemy import Connection, Select, select, text, tuple_
+from pydantic import Field
+from sqlalchemy import Connection, Select, func, select, text, tuple_
 from sqlmodel import col
 
 from coordinator_node.db.reports.records import Record, fetch
@@ -17,6 +18,10 @@ from coordinator_node.merkle.documents import checkpoint_header, cycle_header, l
 from coordinator_node.merkle.tree import MerkleNode, ProofStep, build_merkle_tree, sibling_places
 
 HASH_BYTES = 32
+# Positions of the chain count from 1.
+NO_POSITION = 0
+# No larger than its column can hold.
+Position = Annotated[int, Field(ge=0, le=2**62)]
 
 _SNAPSHOT = text(
     """
@@ -51,10 +56,44 @@ _COMMITTED = text(
 )
 
 
-def cycles(connection: Connection, *, since: datetime | None, until: datetime | None, limit: int) -> list[Record]:
-    """The newest cycles made from `since` to `until`, both included, newest first; those of 0.1.84 too."""
+class CyclePlace(NamedTuple):
+    """Where a cycle stands in the order, newest first; one without a position behind others of its moment."""
+
+    created_at: datetime
+    position: Position
+    id: str
+
+    @classmethod
+    def of(cls, row: Record) -> CyclePlace:
+        """The place of a row."""
+        return cls(row["created_at"], row["position"] or NO_POSITION, row["id"])
+
+
+class CommitmentPlace(NamedTuple):
+    """Where a commitment stands in its chain."""
+
+    position: Position
+
+    @classmethod
+    def of(cls, row: Record) -> CommitmentPlace:
+        """The place of a row."""
+        return cls(row["position"])
+
+
+def cycles(
+    connection: Connection,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    after: CyclePlace | None = None,
+) -> list[Record]:
+    """The newest cycles made from `since` to `until`, both included, those behind `after`; those of 0.1.84 too."""
     row = MerkleCycleRow
-    newest = _cycles().order_by(col(row.created_at).desc(), col(row.position).desc().nulls_last(), col(row.id).desc())
+    place = (col(row.created_at), func.coalesce(col(row.position), NO_POSITION), col(row.id))
+    newest = _cycles().order_by(*(part.desc() for part in place))
+    if after is not None:
+        newest = newest.where(tuple_(*place) < tuple_(*after))
     if since is not None:
         newest = newest.where(col(row.created_at) >= since)
     if until is not None:
