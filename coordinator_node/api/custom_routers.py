@@ -54,7 +54,7 @@ def _import_file(file: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # an operator's file may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # an operator's file may raise anything while it is imported
         raise ConfigurationError(
             f"API_ROUTES_DIR: {file} cannot be imported: {type(error).__name__}: {error}"
         ) from error
@@ -66,7 +66,7 @@ def _from_paths(paths: tuple[str, ...]) -> Iterator[tuple[str, APIRouter]]:
         module_name, _, attribute = path.partition(":")
         try:
             module = importlib.import_module(module_name)
-        except Exception as error:  # an operator's module may raise anything while it is imported
+        except (Exception, SystemExit) as error:  # an operator's module may raise anything while it is imported
             raise ConfigurationError(
                 f"API_ROUTES: {path} cannot be imported: {type(error).__name__}: {error}"
             ) from error

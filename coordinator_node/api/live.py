@@ -138,6 +138,8 @@ class LiveHub:
                             pass
             except (psycopg.Error, OSError) as error:
                 log.warning("live events wait for the database", reason=type(error).__name__)
+            except Exception:  # whatever it is, the clients that are here would else wait for ever
+                log.exception("live events cannot be told; they are looked for again")
             await asyncio.sleep(RECONNECT_SECONDS)
 
     @contextlib.asynccontextmanager

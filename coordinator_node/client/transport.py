@@ -103,7 +103,8 @@ class Transport:
                 raise ApiAnswerError(f"GET {path}", answer.status_code, "the answer is no list")
             yield from rows
             following = _next_cursor(answer)
-            if following is None or following == cursor or not rows:
+            # A page may be empty and not the last one: of rewards, where none of its checkpoints ranks a model.
+            if following is None or following == cursor:
                 return
             cursor = following
 

@@ -336,6 +336,15 @@ def test_what_is_not_in_the_log_is_not_found(client: Client) -> None:
     assert client.get("/reports/evidence/latest", cursor="1").status_code == 422
 
 
+@pytest.mark.parametrize(
+    "odd", ["1.999999999", "1.9999999999", "999.1", "1", "x.1", "1.1.1", "+1.0", "\u0663.0", "-1.0"]
+)
+def test_a_cursor_that_no_page_named_is_refused(client: Client, odd: str) -> None:
+    answer = client.get("/reports/evidence/latest", cursor=odd)
+    assert answer.status_code == 422, "one far into a cycle would read every cycle behind it"
+    assert "cursor" in answer.json()["detail"]
+
+
 def test_a_root_of_another_kind_is_no_evidence(competition: Competition, client: Client) -> None:
     sealed = client.get("/reports/evidence/latest").json()["checkpoint"]["id"]
     columns = "id, period_start, period_end, status, entries_jsonb, meta_jsonb, merkle_root, created_at"

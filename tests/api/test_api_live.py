@@ -144,6 +144,23 @@ def test_a_lost_connection_is_made_anew(engine: Engine, monkeypatch: pytest.Monk
         assert stream.next()[1]["id"] == "l2"
 
 
+def test_a_look_that_fails_is_not_the_last_one(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "RECONNECT_SECONDS", 0.05)
+    leaderboard(engine, "l1", 0, notified=False)
+    faults = [ValueError("a row that nobody thought of")]
+    look = live.newest_leaderboards
+
+    async def failing_once(connection: Any) -> list[dict[str, Any]]:
+        if faults:
+            raise faults.pop()
+        return await look(connection)
+
+    monkeypatch.setattr(live, "newest_leaderboards", failing_once)
+    with running(report_app(engine)) as server, listening(server) as stream:
+        assert stream.next()[1]["id"] == "l1"
+    assert not faults
+
+
 def test_a_quiet_stream_says_so_and_ends_with_the_server(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "QUIET_SECONDS", 0.05)
     with running(report_app(engine)) as server:

@@ -317,6 +317,14 @@ def test_pages_are_followed_by_either_header_and_only_as_far_as_they_are_read(sc
     assert len(script.asked) == 4
 
 
+def test_an_empty_page_is_not_the_last_one(scripted: Scripted) -> None:
+    script, client = scripted(
+        (200, {"X-Next-Cursor": "a"}, []), (200, {"X-Next-Cursor": "b"}, [{"n": 1}]), (200, {"X-Next-Cursor": "b"}, [])
+    )
+    assert list(client.rows("/reports/checkpoints/rewards", model_id="late")) == [{"n": 1}]
+    assert len(script.asked) == 3, "what names itself as the next is the last"
+
+
 def test_a_redirect_is_not_followed_with_the_key(scripted: Scripted) -> None:
     script, client = scripted((307, {"Location": "http://elsewhere.invalid/info?api_key=x"}, {}))
     with pytest.raises(ApiAnswerError, match=r"307: it redirects to http://elsewhere\.invalid/info: use"):

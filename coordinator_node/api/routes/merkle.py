@@ -13,7 +13,7 @@ from coordinator_node.api.errors import not_found
 from coordinator_node.api.pages import PAGED, Paging
 from coordinator_node.api.parameters import CheckpointId, Limit, SinceUntil, Text
 from coordinator_node.db.reports import merkle
-from coordinator_node.db.reports.evidence import Cursor, checkpoint_with_root, evidence_page
+from coordinator_node.db.reports.evidence import Cursor, CursorError, checkpoint_with_root, evidence_page
 from coordinator_node.schemas.report.merkle import Evidence, MerkleCommitment, MerkleCycle, MerkleProofAnswer
 from coordinator_node.schemas.report.wire import Problem
 
@@ -93,10 +93,11 @@ def evidence(context: Context, checkpoint_id: CheckpointId, cursor: PageCursor =
 def _evidence(context: ReportContext, checkpoint_id: str | None, cursor: str | None) -> Evidence:
     try:
         begin = Cursor.parse(cursor) if cursor else Cursor()
-    except ValueError:
+        with context.database.reading() as connection:
+            checkpoint = checkpoint_with_root(connection, checkpoint_id)
+            if checkpoint is None:
+                raise not_found(f"checkpoint {checkpoint_id} with evidence" if checkpoint_id else "checkpoint yet")
+            page = evidence_page(connection, checkpoint, begin)
+    except CursorError:
         raise HTTPException(422, "cursor: not one that an answer gave as `next`") from None
-    with context.database.reading() as connection:
-        checkpoint = checkpoint_with_root(connection, checkpoint_id)
-        if checkpoint is None:
-            raise not_found(f"checkpoint {checkpoint_id} with evidence" if checkpoint_id else "checkpoint yet")
-        return Evidence.model_validate(evidence_page(connection, checkpoint, begin), from_attributes=True)
+    return Evidence.model_validate(page, from_attributes=True)

@@ -9,6 +9,7 @@ checkpoint was made. Snapshots outside the log (older than it) come first, if th
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -105,6 +106,14 @@ _PREDICTIONS = text(
 )
 
 
+class CursorError(ValueError):
+    """A cursor that no page of this evidence named; to follow one far into a cycle would read all behind it."""
+
+
+# Numbers that the columns can hold.
+_CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]{1,9}")
+
+
 @dataclass(frozen=True)
 class Cursor:
     """Where a page begins: a cycle's position, 0 for what is outside the log, and how many items are behind."""
@@ -117,11 +126,11 @@ class Cursor:
         """The cursor of its text.
 
         Raises:
-            ValueError: it is none that `str` gave.
+            CursorError: it is none that `str` gave.
         """
+        if not _CURSOR.fullmatch(value):
+            raise CursorError(value)
         position, offset = (int(part) for part in value.split("."))
-        if not (0 <= position < 2**62 and 0 <= offset < 2**31):
-            raise ValueError(value)
         return cls(position, offset)
 
     def __str__(self) -> str:
@@ -148,7 +157,11 @@ def checkpoint_with_root(connection: Connection, checkpoint_id: str | None) -> R
 
 
 def evidence_page(connection: Connection, checkpoint: Record, cursor: Cursor) -> Page:
-    """The page of a checkpoint's evidence that begins at a cursor."""
+    """The page of a checkpoint's evidence that begins at a cursor.
+
+    Raises:
+        CursorError: no page of this checkpoint's evidence named it.
+    """
     page = Page(_wire(checkpoint))
     if cursor.position == 0:
         span = {"after": looks_back_to(checkpoint), "until": checkpoint["period_end"]}
@@ -188,7 +201,10 @@ def _add_cycles(connection: Connection, checkpoint: Record, cursor: Cursor, page
     values = {"id": checkpoint["id"], "position": cursor.position, "last": last, "limit": ITEMS}
     chosen: list[Record] = []
     room = ITEMS + cursor.offset
-    for cycle in fetch(connection, _CYCLES, values):
+    found = fetch(connection, _CYCLES, values)
+    if cursor.offset and (not found or found[0]["position"] != cursor.position or found[0]["items"] <= cursor.offset):
+        raise CursorError(str(cursor))
+    for cycle in found:
         if room <= 0:
             break
         chosen.append(cycle)
