@@ -22,6 +22,9 @@ HERE = Path(__file__).parent
 SMALL_DISK = "128k"
 VENUE_STEP_SECONDS = 0.5
 FAKETIME = "faketime/libfaketimeMT.so.1"
+# 0.9.10 takes the steady clock's deadline of a condition for one of the wall clock's, long past, so that whoever waits
+# for the GIL spins (its pull request 503). Told how long to wait, it does that instead; Python waits so long there.
+GIL_MILLISECONDS = 5
 
 
 class NotHereError(RuntimeError):
@@ -61,6 +64,7 @@ class Clocks:
             "FAKETIME_TIMESTAMP_FILE": str(file),
             "FAKETIME_CACHE_DURATION": "1",  # seconds; to read the file at each look costs more than all else
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_WAIT_MS": str(GIL_MILLISECONDS),
             "FAKETIME_DONT_RESET": "1",
         }
 
