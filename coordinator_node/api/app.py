@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from coordinator_node.api.answers import COMPRESSED_ABOVE, COMPRESSION
+from coordinator_node.api.answers import COMPRESSED_ABOVE
 from coordinator_node.api.auth import AuthMiddleware, Door, KeyMiddleware, warn_if_open
 from coordinator_node.api.body_limit import BodyLimitMiddleware
 from coordinator_node.api.context import ReportContext
@@ -34,6 +34,10 @@ from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.times import utc_now
 from coordinator_node.schemas.report.wire import InputProblem, Problem
 from coordinator_node.services.tournament_predict import is_tournament
+
+COMPRESSION = 4
+"""Of gzip's levels, for what no endpoint compresses itself; higher ones take several times as long for a few per cent
+less."""
 
 # Headers of answers that a page of another origin may read.
 EXPOSED = ("ETag", "Link", "Retry-After", "WWW-Authenticate", "X-Next-Cursor")

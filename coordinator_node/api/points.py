@@ -12,7 +12,7 @@ from coordinator_node.schemas.report.wire import number_or_none
 
 def naive_text(moment: datetime) -> str:
     """The x of a chart: UTC without offset."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat()
+    return moment.astimezone(UTC).isoformat().removesuffix("+00:00")
 
 
 def offset_text(moment: datetime | None) -> str | None:
@@ -32,10 +32,13 @@ def flat(scope: Mapping[str, Any], scope_key: str | None, horizon: Any) -> dict[
     }
 
 
+_NUMBERS = frozenset({int, float})
+
+
 def numbers(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    """A summary's numbers, and what is null in it."""
+    """The numbers of a summary that was parsed from JSON, and what is null in it."""
     return {
-        name: as_number(value)
+        name: None if value is None else as_number(value)
         for name, value in summary.items()
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        if value is None or type(value) in _NUMBERS
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from coordinator_node.api.answers import json_answer
 from coordinator_node.api.auth import READ
@@ -14,6 +15,7 @@ from coordinator_node.api.pages import PAGED, Paging
 from coordinator_node.api.parameters import LastDays, Limit, ModelId, ModelIds, SinceUntil
 from coordinator_node.api.points import flat, naive_text, offset_text
 from coordinator_node.crunch_config import PredictionScope
+from coordinator_node.db.json_text import parse_json
 from coordinator_node.db.reports.predictions import (
     PredictionPlace,
     PredictionQuestion,
@@ -33,6 +35,7 @@ router = APIRouter(prefix="/reports", tags=["predictions"], dependencies=[READ])
 @router.get("/predictions", response_model=list[PredictionPoint], responses=PAGED)
 def predictions(
     context: Context,
+    request: Request,
     model_ids: ModelIds,
     during: LastDays,
     pages: Paging,
@@ -56,7 +59,7 @@ def predictions(
             limit = limit or MOST_ON_PAGE
             found = newest_predictions(connection, question, limit + 1, after)
             rows = pages.page(found, limit, PredictionPlace.of)[::-1]
-    return json_answer([_point(row, context.config.scope) for row in rows], pages.next)
+    return json_answer(request, _points(rows, context.config.scope), pages.next)
 
 
 @router.get("/snapshots", responses=PAGED)
@@ -76,21 +79,39 @@ def snapshots(
     return [SnapshotEntry(**{**row, "result_summary": object_or_empty(row["result_summary"])}) for row in rows]
 
 
-def _point(row: Record, defaults: PredictionScope) -> dict[str, Any]:
-    scope: dict[str, Any] | None = None if row["scope"] is None else object_or_empty(row["scope"])
+def _points(rows: Sequence[Record], defaults: PredictionScope) -> list[dict[str, Any]]:
+    """The rows of `PredictionPoint`. Thousands of predictions have few scopes and horizons, which are read once."""
+    known: dict[tuple[str | None, str, timedelta | None], dict[str, Any]] = {}
+    points = []
+    for row in rows:
+        key = row["scope"], row["scope_key"], row["horizon"]
+        own = known.get(key)
+        if own is None:
+            own = known[key] = _scope(*key, defaults)
+        points.append(
+            {
+                "model_id": row["model_id"],
+                "prediction_config_id": row["prediction_config_id"],
+                "scope_key": row["scope_key"],
+                "score_value": row["score_value"],
+                "score_failed": row["score_failed"],
+                "score_failed_reason": row["score_failed_reason"],
+                "scored_at": offset_text(row["scored_at"]),
+                "performed_at": naive_text(row["performed_at"]),
+                **own,
+            }
+        )
+    return points
+
+
+def _scope(
+    document: str | None, scope_key: str, horizon: timedelta | None, defaults: PredictionScope
+) -> dict[str, Any]:
+    """What a row says of its scope, of the scope's JSON text."""
+    value = parse_json(document)
+    scope = None if value is None else object_or_empty(value)
     known = {} if scope is None else {"subject": defaults.subject, "step_seconds": defaults.step_seconds, **scope}
-    return {
-        "model_id": row["model_id"],
-        "prediction_config_id": row["prediction_config_id"],
-        "scope_key": row["scope_key"],
-        "scope": scope,
-        "score_value": row["score_value"],
-        "score_failed": row["score_failed"],
-        "score_failed_reason": row["score_failed_reason"],
-        "scored_at": offset_text(row["scored_at"]),
-        "performed_at": naive_text(row["performed_at"]),
-        **flat(known, row["scope_key"], _seconds(row["horizon"])),
-    }
+    return {"scope": scope, **flat(known, scope_key, _seconds(horizon))}
 
 
 def _seconds(duration: timedelta | None) -> int | float | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from coordinator_node.api.answers import UNCHANGED, TaggedRoute, json_answer
 from coordinator_node.api.auth import PUBLIC
@@ -23,7 +23,6 @@ from coordinator_node.db.reports.snapshot_series import (
     snapshots_over_time,
     standings_over_time,
 )
-from coordinator_node.metrics.values import as_number
 from coordinator_node.schemas.report.standings import ScopeStanding, SnapshotPoint, Standing, reserved
 
 router = APIRouter(
@@ -39,7 +38,7 @@ _STANDING, _SCOPE, _SNAPSHOT = reserved(Standing), reserved(ScopeStanding), rese
 
 @router.get("/global", response_model=list[Standing])
 def global_standings(
-    context: Context, model_ids: ModelIds, during: LastDays, include_ensembles: WithEnsembles = False
+    context: Context, request: Request, model_ids: ModelIds, during: LastDays, include_ensembles: WithEnsembles = False
 ) -> Response:
     """How each model stood over time, oldest first, then by model.
 
@@ -51,15 +50,13 @@ def global_standings(
     with context.database.reading() as connection:
         rows = standings_over_time(connection, question, by_scope=False)
         scopes = known_scopes(connection, context.config)
-    common = _common(scopes)
-    return json_answer(
-        [_standing(row, question.aggregation, context.config.metrics, common, _STANDING) for row in rows]
-    )
+    told, common = _Told(question.aggregation, context.config.metrics, _STANDING), _common(scopes)
+    return json_answer(request, [told.standing(row, common) for row in rows], tagged=True)
 
 
 @router.get("/params", response_model=list[ScopeStanding])
 def scope_standings(
-    context: Context, model_ids: ModelIds, during: LastDays, include_ensembles: WithEnsembles = False
+    context: Context, request: Request, model_ids: ModelIds, during: LastDays, include_ensembles: WithEnsembles = False
 ) -> Response:
     """How each model stood over time in each scope, oldest first, then by model and scope_key; else as models/global.
 
@@ -69,21 +66,14 @@ def scope_standings(
     with context.database.reading() as connection:
         rows = standings_over_time(connection, question, by_scope=True)
         scopes = known_scopes(connection, context.config)
-    return json_answer(
-        [
-            {
-                **_standing(row, question.aggregation, (), _flat(row["scope_key"], scopes), _SCOPE),
-                "scope_key": row["scope_key"],
-                "scope": scopes.get(row["scope_key"]),
-            }
-            for row in rows
-        ]
-    )
+    told = _Told(question.aggregation, (), _SCOPE)
+    known = {key: _scope(key, scopes) for key in {row["scope_key"] for row in rows}}
+    return json_answer(request, [told.standing(row, known[row["scope_key"]]) for row in rows], tagged=True)
 
 
 @router.get("/metrics", response_model=list[SnapshotPoint])
 def snapshot_metrics(
-    context: Context, model_ids: ModelIds, during: LastDays, include_ensembles: WithEnsembles = False
+    context: Context, request: Request, model_ids: ModelIds, during: LastDays, include_ensembles: WithEnsembles = False
 ) -> Response:
     """The numbers of the models' snapshots over time, oldest first, then by model.
 
@@ -94,21 +84,21 @@ def snapshot_metrics(
     with context.database.reading() as connection:
         rows = snapshots_over_time(connection, question)
         scopes = known_scopes(connection, context.config)
-    common = _common(scopes)
-    return json_answer([_snapshot(row, context.config.metrics, common) for row in rows])
+    measures, common = dict.fromkeys(context.config.metrics), _common(scopes)
+    return json_answer(request, [_snapshot(row, measures, common) for row in rows], tagged=True)
 
 
 @router.get("/summary", response_model=list[SnapshotPoint])
 def latest_metrics(
-    context: Context, model_ids: ModelIds, during: LastDays, include_ensembles: WithEnsembles = False
+    context: Context, request: Request, model_ids: ModelIds, during: LastDays, include_ensembles: WithEnsembles = False
 ) -> Response:
     """The latest snapshot of each model in the range, by model."""
     question = _question(context, model_ids, during.start, during.end, include_ensembles)
     with context.database.reading() as connection:
         rows = latest_snapshots(connection, question)
         scopes = known_scopes(connection, context.config)
-    common = _common(scopes)
-    return json_answer([_snapshot(row, context.config.metrics, common) for row in rows])
+    measures, common = dict.fromkeys(context.config.metrics), _common(scopes)
+    return json_answer(request, [_snapshot(row, measures, common) for row in rows], tagged=True)
 
 
 def _question(
@@ -117,24 +107,33 @@ def _question(
     return SnapshotQuestion(start, end, model_ids, include_ensembles, context.config.aggregation)
 
 
-def _standing(
-    row: Record, aggregation: Aggregation, measures: Sequence[str], common: Mapping[str, Any], taken: frozenset[str]
-) -> dict[str, Any]:
-    windows = {name: _double(row[f"mean_{place}"]) for place, name in enumerate(aggregation.windows)}
-    metrics = {**numbers(parse_object(row["summary"])), **windows}
-    key = aggregation.ranking_key
-    return {
-        **{name: value for name, value in {**dict.fromkeys(measures), **metrics}.items() if name not in taken},
-        **common,
-        "model_id": row["model_id"],
-        "performed_at": naive_text(row["as_of"]),
-        "score_metrics": metrics,
-        "score_ranking": {"key": key, "value": metrics.get(key), "direction": aggregation.ranking_direction},
-    }
+class _Told:
+    """What all rows of one answer about standings have in common, so that thousands of them are made quickly."""
+
+    def __init__(self, aggregation: Aggregation, measures: Sequence[str], taken: frozenset[str]) -> None:
+        self._windows = [(name, f"mean_{place}") for place, name in enumerate(aggregation.windows)]
+        self._key, self._direction = aggregation.ranking_key, aggregation.ranking_direction
+        self._measures = dict.fromkeys(measures)
+        self._taken = taken
+
+    def standing(self, row: Record, common: Mapping[str, Any]) -> dict[str, Any]:
+        """One row, with what its scope says in `common`."""
+        metrics = numbers(parse_object(row["summary"]))
+        for name, column in self._windows:
+            metrics[name] = row[column]
+        taken = self._taken
+        return {
+            **{name: value for name, value in {**self._measures, **metrics}.items() if name not in taken},
+            **common,
+            "model_id": row["model_id"],
+            "performed_at": naive_text(row["as_of"]),
+            "score_metrics": metrics,
+            "score_ranking": {"key": self._key, "value": metrics.get(self._key), "direction": self._direction},
+        }
 
 
-def _snapshot(row: Record, measures: Sequence[str], common: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = {**dict.fromkeys(measures), **numbers(parse_object(row["numbers"]))}
+def _snapshot(row: Record, measures: Mapping[str, None], common: Mapping[str, Any]) -> dict[str, Any]:
+    metrics = {**measures, **numbers(parse_object(row["numbers"]))}
     return {
         **{name: value for name, value in metrics.items() if name not in _SNAPSHOT},
         **common,
@@ -146,15 +145,15 @@ def _snapshot(row: Record, measures: Sequence[str], common: Mapping[str, Any]) -
     }
 
 
-def _double(mean: Any) -> float | None:
-    return None if mean is None else as_number(float(mean))
-
-
 def _common(scopes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What all scopes have in common; null where they differ, or there are none."""
     each = [_flat(scope_key, scopes) for scope_key in scopes] or [flat({}, None, None)]
     first, *others = each
     return {name: value if all(other[name] == value for other in others) else None for name, value in first.items()}
+
+
+def _scope(scope_key: str, scopes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {**_flat(scope_key, scopes), "scope_key": scope_key, "scope": scopes.get(scope_key)}
 
 
 def _flat(scope_key: str, scopes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

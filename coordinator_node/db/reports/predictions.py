@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, FromClause, Subquery, and_, case, func, select, text, true, tuple_
+from sqlalchemy import Connection, FromClause, Subquery, Text, and_, case, cast, func, select, text, true, tuple_
 from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import col
 
@@ -115,7 +115,7 @@ def _points(question: PredictionQuestion) -> Subquery:
             col(row.model_id),
             col(row.prediction_config_id),
             col(row.scope_key),
-            col(row.scope_jsonb).label("scope"),
+            cast(col(row.scope_jsonb), Text).label("scope"),
             col(row.performed_at),
             (col(row.resolvable_at) - col(row.performed_at)).label("horizon"),
             failed.label("score_failed"),
@@ -265,7 +265,7 @@ _TOLD = """
            END AS score_failed_reason,
            value_total / NULLIF(value_count, 0) AS score_value,
            CASE WHEN scored_count = points AND scored_least = scored_greatest THEN scored_least END AS scored_at,
-           CASE WHEN scope_hash_least = scope_hash_greatest THEN sample.scope_jsonb END AS scope
+           CASE WHEN scope_hash_least = scope_hash_greatest THEN CAST(sample.scope_jsonb AS text) END AS scope
     FROM ({buckets} ORDER BY 6 DESC, 2 DESC, 3 DESC LIMIT :limit) AS bucket
     JOIN predictions AS sample ON sample.id = bucket.sample_id
     ORDER BY bucket.performed_at DESC, bucket.model_id DESC, bucket.scope_key DESC

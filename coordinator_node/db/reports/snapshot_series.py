@@ -6,6 +6,7 @@ prediction_count, over the snapshots with period_end in (t - h, t]. The sums are
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -74,7 +75,7 @@ class SnapshotQuestion:
 def standings_over_time(connection: Connection, question: SnapshotQuestion, *, by_scope: bool) -> list[Record]:
     """How each model stood, by time, then model and scope.
 
-    A row holds model_id, scope_key ('' unless `by_scope`), as_of, each window by its place (`window_0`…: a mean, None
+    A row holds model_id, scope_key ('' unless `by_scope`), as_of, each window by its place (`mean_0`…, None
     where there is nothing in it), and `summary`, the model's latest summary as of then as JSON text. There is a row for
     each moment at which a snapshot ended, if no series has more than MOST_POINTS of them and all fit MOST_ROWS; else
     one for each bucket with a snapshot in it, as of the bucket's end or the question's, whichever is first.
@@ -100,6 +101,7 @@ def _standings(
         pieces=_pieces(question, kept, width, values, by_scope=by_scope),
         as_of="ends_at" if width is None else f"least({bucket_end('ends_at', ':width')}, :end)",
         windows=", ".join(_mean(place, question.aggregation) for place in range(len(question.aggregation.windows))),
+        doubles=", ".join(_double(place) for place in range(len(question.aggregation.windows))),
         frames=_frames(question.aggregation),
         comma="," if question.aggregation.windows else "",
         summary="" if by_scope else _LATEST,
@@ -338,7 +340,15 @@ def _mean(place: int, aggregation: Aggregation) -> str:
         total = f"{total} + CAST('{aggregation.missing_score!r}' AS numeric) * {missing}"
         weight = f"{weight} + {missing}"
     # The zeros make the quotient so exact that the nearest double is the same as that of the exact mean.
-    return f"({total} + 0.{'0' * 30}) / NULLIF({weight}, 0) AS mean_{place}"
+    return f"({total} + 0.{'0' * 30}) / NULLIF({weight}, 0) AS exact_{place}"
+
+
+def _double(place: int) -> str:
+    """The nearest double, as SQL; NULL where none is as large."""
+    return (
+        f"CASE WHEN abs(exact_{place}) <= {sys.float_info.max!r} THEN CAST(exact_{place} AS double precision) END"
+        f" AS mean_{place}"
+    )
 
 
 MOST_NAMES = 100
@@ -427,7 +437,7 @@ _STANDINGS = """
         ) AS both_kinds (is_point, ends_at, model_id, scope_key, total, weight, missing)
         {frame_word} {frames}
     )
-    SELECT stood.*, stood.ends_at AS as_of, {summary_column} AS summary
+    SELECT model_id, scope_key, ends_at AS as_of {comma} {doubles}, {summary_column} AS summary
     FROM framed AS stood {summary}
     WHERE is_point
     ORDER BY stood.ends_at DESC, stood.model_id DESC, stood.scope_key DESC
