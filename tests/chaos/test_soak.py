@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+from pathlib import Path
+
+import numpy
 import pytest
-from soak import growth
+from soak import growth, written
 
 
 def test_what_the_warm_up_brings_is_no_growth() -> None:
@@ -16,3 +21,16 @@ def test_a_slow_leak_is_growth() -> None:
 
 def test_noise_is_not() -> None:
     assert growth([100.0 + minute % 2 for minute in range(64)]) == pytest.approx(0, abs=0.5)
+
+
+def test_what_a_process_has_written_counts_and_what_it_has_read_does_not(tmp_path: Path) -> None:
+    file = tmp_path / "read.bin"
+    file.write_bytes(b"x" * 2**24)
+    before = written(os.getpid())
+
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as pages:
+        assert pages.find(b"y") == -1
+        read = written(os.getpid()) - before
+        held = numpy.ones(2**21)
+        assert written(os.getpid()) - before - read == pytest.approx(held.nbytes / 1024, rel=0.1)
+    assert read < 2**13
