@@ -15,6 +15,7 @@ from coordinator_node.client import ApiError, CoordinatorClient
 from coordinator_node.entities.times import utc_now
 from coordinator_node.local.output import Output
 from coordinator_node.local.postgres import EmbeddedPostgres, EmbeddedPostgresError
+from coordinator_node.local.running import announced
 from coordinator_node.local.stack import LocalStack, StackError, StackPlan, check_port
 from coordinator_node.local.supervisor import CannotStartError, Supervisor
 from coordinator_node.local.verdict import emission_table, judge, leaderboard_table
@@ -68,14 +69,15 @@ async def _run(plan: StackPlan, postgres: EmbeddedPostgres, console: Console, se
         starting.result()
         _say_where(plan, supervisor)
         showing = asyncio.create_task(_show_leaderboards(plan, console))
-        try:
-            await asyncio.wait_for(stop.wait(), seconds)
-        except TimeoutError:
-            supervisor.say(f"{seconds:g} s are over: draining")
-        else:
-            supervisor.say("draining")
-        showing.cancel()
-        await stack.drain()
+        with announced(plan.state, stack.addresses()):
+            try:
+                await asyncio.wait_for(stop.wait(), seconds)
+            except TimeoutError:
+                supervisor.say(f"{seconds:g} s are over: draining")
+            else:
+                supervisor.say("draining")
+            showing.cancel()
+            await stack.drain()
         return await _finish(postgres, console, began, judged=seconds is not None and not stop.is_set())
 
 

@@ -117,6 +117,17 @@ class LocalStack:
         workers = [self._python(name, f"coordinator_node.workers.{MODULES[name]}") for name in WORKERS]
         return [self._orchestrator(), *workers]
 
+    def addresses(self) -> dict[str, str]:
+        """The variables that say where the parts of this stack are."""
+        return {
+            "CRUNCH_ID": self.plan.crunch_id,
+            "REPORT_API_HOST": HOST,
+            "REPORT_API_PORT": str(self.plan.port),
+            "MODEL_RUNNER_NODE_HOST": HOST,
+            "MODEL_RUNNER_NODE_PORT": str(self._orchestrator_port),
+            **self.postgres.environment,
+        }
+
     def _python(self, name: str, module: str, *arguments: str, restart: bool = True) -> Program:
         return Program(
             name=name,
@@ -138,10 +149,5 @@ class LocalStack:
             "LOG_LEVEL": "WARNING",
             **self.plan.environment,
             "PYTHONUNBUFFERED": "1",
-            "CRUNCH_ID": self.plan.crunch_id,
-            "REPORT_API_HOST": HOST,
-            "REPORT_API_PORT": str(self.plan.port),
-            "MODEL_RUNNER_NODE_HOST": HOST,
-            "MODEL_RUNNER_NODE_PORT": str(self._orchestrator_port),
-            **self.postgres.environment,
+            **self.addresses(),
         }

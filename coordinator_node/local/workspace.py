@@ -8,6 +8,7 @@ from dotenv import dotenv_values
 
 from coordinator_node.config.settings import load_settings, variable_names
 from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.local.running import STATE_FOLDER
 from coordinator_node.local.stack import StackPlan
 
 ENV_FILE = ".local.env"
@@ -43,7 +44,7 @@ def workspace_plan(workspace: Path, submissions: Path | None, port: int | None) 
     return StackPlan(
         workspace=workspace,
         submissions=models,
-        state=workspace / ".coordinator",
+        state=workspace / STATE_FOLDER,
         environment=variables,
         crunch_id=settings.crunch_id,
         port=port or settings.report_api_port,

@@ -18,6 +18,7 @@ from coordinator_node.config_loader import config_path, load_config
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationError
 from coordinator_node.entities.json_values import reason_of
+from coordinator_node.local.running import running_variables
 from coordinator_node.local.workspace import ENV_FILE
 from coordinator_node.services.checks.competition import Competition
 from coordinator_node.services.checks.findings import Finding, Level, failed, fine, warning
@@ -78,6 +79,7 @@ def _settings() -> tuple[list[Finding], Settings | None]:
     except ConfigurationError as error:
         return failed("settings", str(error), "no worker starts with it"), None
     beside = f"{ENV_FILE} and the environment" if Path(ENV_FILE).is_file() else f"the environment (no {ENV_FILE} here)"
+    beside += ", and the local stack that runs here" if running_variables(Path()) else ""
     return fine("settings", f"{beside}: competition {settings.crunch_id} on {settings.network}"), settings
 
 

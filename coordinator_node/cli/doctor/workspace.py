@@ -11,6 +11,7 @@ from pathlib import Path
 
 from coordinator_node.config_loader import reset_cache
 from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.local.running import running_variables
 from coordinator_node.local.workspace import ENV_FILE, workspace_variables
 
 SIGNS = ("config", "runtime_definitions", ENV_FILE)
@@ -37,10 +38,12 @@ def workspace_folder(given: Path) -> Path:
 def inside(folder: Path) -> Iterator[None]:
     """Be in the workspace for a while: its folder is the present one, its .local.env stands over the environment.
 
+    Where a local stack runs in it, database, orchestrator and API are those of that stack.
+
     Modules are found in it and in the PYTHONPATH of its .local.env, whose entries are relative to it. Afterwards all is
     as before, and its modules are forgotten.
     """
-    variables = workspace_variables(folder)
+    variables = workspace_variables(folder) | running_variables(folder)
     roots = [folder, *_python_path(variables.get("PYTHONPATH") or "", folder)]
     present, environment, path, modules = Path.cwd(), dict(os.environ), list(sys.path), set(sys.modules)
     try:

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import argparse
 import collections
-import json
 import sys
-import urllib.error
-import urllib.request
-from typing import Any
 
-
-def get(url: str, path: str) -> Any:
-    """What the API answers."""
-    with urllib.request.urlopen(url + path, timeout=10) as answer:
-        return json.load(answer)
+from report_api import ask
 
 
 def main() -> int:
@@ -23,10 +15,10 @@ def main() -> int:
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="where the report API answers")
     url = parser.parse_args().url.rstrip("/")
     try:
-        models = get(url, "/reports/models")
-        rows = get(url, "/reports/predictions?limit=1000")
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        print(f"{url} does not answer: {error}", file=sys.stderr)
+        models = ask(url, "/reports/models")
+        rows = ask(url, "/reports/predictions?limit=1000")
+    except (OSError, ValueError) as error:
+        print(f"{url} gives no answer: {error}", file=sys.stderr)
         return 1
     for model in models:
         own = [row for row in rows if row["model_id"] == model["model_id"]]

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-ASK_SECONDS = 10.0
+from report_api import ask
+
 POLL_SECONDS = 2.0
 LOOK_BACK = timedelta(hours=1)
 
 
-def get(url: str, path: str) -> Any:
-    """What the API answers."""
-    with urllib.request.urlopen(url + path, timeout=ASK_SECONDS) as answer:
-        return json.load(answer)
-
-
 def look(url: str) -> tuple[list[str], list[str]]:
     """What is there, and what is missing, a line each."""
-    models = get(url, "/reports/models")
+    models = ask(url, "/reports/models")
     if not models:
         return [], ["no model is connected"]
     since = (datetime.now(UTC) - LOOK_BACK).isoformat()
     query = urllib.parse.urlencode({"start": since, "limit": 1000})
     scored: dict[str, list[float]] = {}
-    for row in get(url, f"/reports/predictions?{query}"):
+    for row in ask(url, f"/reports/predictions?{query}"):
         if row["score_value"] is not None and not row["score_failed"]:
             scored.setdefault(row["model_id"], []).append(row["score_value"])
-    leaderboard = get(url, "/reports/leaderboard")
-    checkpoints = get(url, "/reports/checkpoints?limit=1")
+    leaderboard = ask(url, "/reports/leaderboard")
+    checkpoints = ask(url, "/reports/checkpoints?limit=1")
     seen = [f"{len(models)} models, {sum(map(len, scored.values()))} scored predictions within the last hour"]
     seen += [f"leaderboard of {len(leaderboard)} models"] if leaderboard else []
     seen += [f"checkpoint {row['id']} until {row['period_end']}" for row in checkpoints]
@@ -65,8 +56,8 @@ def main() -> int:
     while True:
         try:
             seen, missing = look(url)
-        except (urllib.error.URLError, OSError, ValueError) as error:
-            seen, missing = [], [f"{url} does not answer: {error}"]
+        except (OSError, ValueError) as error:
+            seen, missing = [], [f"{url} gives no answer: {error}"]
         if not missing or time.monotonic() >= until:
             break
         time.sleep(POLL_SECONDS)

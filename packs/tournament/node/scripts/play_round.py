@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
 import sys
 import time
 import urllib.error
-import urllib.request
 from typing import Any
+
+import report_api
 
 ROWS = 20
 POLL_SECONDS = 1.0
@@ -27,7 +26,7 @@ def made_up_rows(seed: str) -> tuple[list[dict[str, float]], list[dict[str, floa
 
 
 class Api:
-    """The report API, asked with the key of API_KEY where one is set."""
+    """The report API, asked until a time is over."""
 
     def __init__(self, url: str, until: float) -> None:
         self.url = url.rstrip("/")
@@ -35,19 +34,12 @@ class Api:
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """What it answers; asked again until the time is over while it is not ready."""
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get("API_KEY"):
-            headers["X-API-Key"] = key
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data=data, headers=headers)
         while True:
             try:
-                with urllib.request.urlopen(request, timeout=30) as answer:
-                    return json.load(answer)
+                return report_api.ask(self.url, path, body)
             except urllib.error.HTTPError as error:
-                said = error.read().decode(errors="replace")
                 if error.code not in NOT_YET or time.monotonic() > self.until:
-                    raise SystemExit(f"{path}: {error.code} {said}") from None
+                    raise SystemExit(f"{path}: {error}") from None
             except OSError as error:
                 if time.monotonic() > self.until:
                     raise SystemExit(f"{self.url} does not answer: {error}") from None
