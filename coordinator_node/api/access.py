@@ -11,6 +11,10 @@ from coordinator_node.config.settings import DEFAULT_ADMIN_PREFIXES, DEFAULT_PUB
 
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
+# The tiers of so many paths, of so many characters each, are remembered; then all are forgotten.
+_MOST_KNOWN = 1000
+_LONGEST_KNOWN = 200
+
 # A path may reach us encoded more than once; nobody means more than this.
 _DECODINGS = 3
 
@@ -56,6 +60,7 @@ class AccessRules:
     def __init__(self, settings: Settings) -> None:
         self._read_auth = settings.api_read_auth
         self._prefixes = Prefixes(settings.api_public_prefixes, settings.api_admin_prefixes)
+        self._known: dict[str, Tier] = {}
         self._built_in = Prefixes(DEFAULT_PUBLIC_PREFIXES, DEFAULT_ADMIN_PREFIXES)
 
     def needs_key(self, method: str, tier: Tier) -> bool:
@@ -67,8 +72,15 @@ class AccessRules:
 
         Its spellings are those with slashes collapsed, dots resolved, percent signs decoded.
         """
-        found = (self._prefixes.tier(segments) for segments in _spellings(path))
-        return max(Tier.READ if tier is None else tier for tier in found)
+        tier = self._known.get(path)
+        if tier is None:
+            found = (self._prefixes.tier(segments) for segments in _spellings(path))
+            tier = max(Tier.READ if each is None else each for each in found)
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            if len(path) <= _LONGEST_KNOWN:
+                self._known[path] = tier
+        return tier
 
     def tier_of_route(self, declared: Tier, path: str) -> Tier:
         """The tier of a route: what the prefixes of the settings say of its path, else what it declares.

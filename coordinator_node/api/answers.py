@@ -160,6 +160,10 @@ class SharedAnswers:
         # Shielded, because others may wait for it when this client goes away.
         return await asyncio.shield(task)
 
+    async def once(self, key: Hashable, make: Callable[[], Encoded]) -> Encoded:
+        """The answer under a key that is made for the first who asks, and stays the same."""
+        return self._encoded.get(key) or await self.get(key, lambda last: last or make())
+
     async def _look(self, key: Hashable, make: Make) -> Encoded:
         try:
             encoded = self._encoded[key] = await run_in_threadpool(make, self._encoded.get(key))

@@ -23,8 +23,9 @@ from coordinator_node.api.openapi import describe
 from coordinator_node.api.parameters import EACH_ONCE
 from coordinator_node.api.rate_limit import RateLimitMiddleware, TokenBuckets
 from coordinator_node.api.readiness import HealthJudge
+from coordinator_node.api.ready import answer_first
 from coordinator_node.api.request_metrics import RequestMetricsMiddleware
-from coordinator_node.api.routes import BUILT_IN, TOURNAMENT
+from coordinator_node.api.routes import BUILT_IN, READY, TOURNAMENT
 from coordinator_node.api.routes.backfill import PARQUET
 from coordinator_node.api.security_headers import SecurityHeadersMiddleware
 from coordinator_node.api.sessions import DatabaseProbe, ReportDatabase
@@ -86,6 +87,7 @@ def create_app(
     for router in BUILT_IN + TOURNAMENT if is_tournament(config) else BUILT_IN:
         app.include_router(router, dependencies=[EACH_ONCE])
     mount_custom_routers(app, settings)
+    answer_first(app, READY)
     install_error_answers(app)
     describe(app, app.state.door)
     warn_if_open(settings)

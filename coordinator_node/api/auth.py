@@ -143,9 +143,16 @@ class TierGuard:
         Raises:
             HTTPException: it needs a key and has none that is right.
         """
-        door: Door = connection.app.state.door
+        self.check(connection.app.state.door, connection.scope)
+
+    def check(self, door: Door, scope: Scope) -> None:
+        """Let a request pass, or refuse it.
+
+        Raises:
+            HTTPException: it needs a key and has none that is right.
+        """
         try:
-            door.check(connection.scope, door.rules.tier_of_route(self.tier, connection.scope["path"]))
+            door.check(scope, door.rules.tier_of_route(self.tier, scope["path"]))
         except RefusedError as refusal:
             raise HTTPException(refusal.status, refusal.detail, refusal.headers) from None
 

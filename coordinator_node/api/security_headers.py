@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,6 +19,13 @@ UNLESS_A_PAGE = {
 }
 
 
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+_PAGE, _ANY = _encoded(ALWAYS), _encoded(ALWAYS | UNLESS_A_PAGE)
+
+
 class SecurityHeadersMiddleware:
     """Adds the headers that an answer does not bring itself."""
 
@@ -29,11 +38,11 @@ class SecurityHeadersMiddleware:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                page = headers.get("content-type", "").startswith("text/html")
-                if scope.get(FOUND) is Keys.RIGHT and "cache-control" in headers:
+                given = {name.lower() for name, _ in headers.raw}
+                if scope.get(FOUND) is Keys.RIGHT and b"cache-control" in given:
                     headers["Cache-Control"] = _for_one_alone(headers["cache-control"])
-                for name, value in (ALWAYS if page else ALWAYS | UNLESS_A_PAGE).items():
-                    headers.setdefault(name, value)
+                page = headers.get("content-type", "").startswith("text/html")
+                headers.raw.extend(header for header in (_PAGE if page else _ANY) if header[0] not in given)
             await send(message)
 
         await self._app(scope, receive, sending)

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 
+from coordinator_node.api.ready import Ready
 from coordinator_node.api.routes import (
     backfill,
     checkpoints,
@@ -34,4 +35,7 @@ BUILT_IN: tuple[APIRouter, ...] = (
 )
 TOURNAMENT: tuple[APIRouter, ...] = (tournament.router,)
 
-__all__ = ["BUILT_IN", "TOURNAMENT"]
+READY: dict[str, Ready] = leaderboard.READY | schema.READY
+"""The answers that are asked for most, by path."""
+
+__all__ = ["BUILT_IN", "READY", "TOURNAMENT"]

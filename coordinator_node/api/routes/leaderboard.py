@@ -8,11 +8,13 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from coordinator_node.api.access import Tier
 from coordinator_node.api.answers import UNCHANGED, Encoded, TaggedRoute
-from coordinator_node.api.auth import PUBLIC
+from coordinator_node.api.auth import PUBLIC, TierGuard
 from coordinator_node.api.context import Context, ReportContext
 from coordinator_node.api.layout import value_names
 from coordinator_node.api.parameters import WithEnsembles
+from coordinator_node.api.ready import Ready
 from coordinator_node.db.reports.leaderboard import (
     leaderboard_version,
     newest_leaderboard,
@@ -34,10 +36,7 @@ async def leaderboard(context: Context, request: Request, include_ensembles: Wit
 
     It changes once a score cycle: send its ETag as If-None-Match, and 304 says that it is still the same.
     """
-    encoded = await context.answers.get(
-        ("leaderboard", include_ensembles), lambda last: _leaderboard(context, include_ensembles, last)
-    )
-    return encoded.answer(request)
+    return (await _newest(context, include_ensembles)).answer(request)
 
 
 @router.get("/models", responses=UNCHANGED)
@@ -46,6 +45,15 @@ def models(context: Context) -> list[ModelEntry]:
     with context.database.reading() as connection:
         rows = submitted_models(connection, MOST_ROWS)
     return [ModelEntry(**row) for row in rows]
+
+
+READY = {"/reports/leaderboard": Ready(leaderboard, TierGuard(Tier.PUBLIC), lambda context: _newest(context, False))}
+
+
+async def _newest(context: ReportContext, include_ensembles: bool) -> Encoded:
+    return await context.answers.get(
+        ("leaderboard", include_ensembles), lambda last: _leaderboard(context, include_ensembles, last)
+    )
 
 
 def _leaderboard(context: ReportContext, include_ensembles: bool, last: Encoded | None) -> Encoded:
