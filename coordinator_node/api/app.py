@@ -62,6 +62,8 @@ def create_app(
         version=version("coordinator-node"),
         # A redirect would lose a key that stands in the address; SpellingMiddleware asks again instead.
         redirect_slashes=False,
+        # Clients of 0.1.84 could leave the type of their JSON out.
+        strict_content_type=False,
         responses={
             401: {"model": Problem, "description": "No key, or a wrong one."},
             403: {"model": Problem, "description": "Writing is closed: no API_KEY is set on the mainnet."},

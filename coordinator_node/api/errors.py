@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, HTTPException, Request
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
 
 from coordinator_node.api.sessions import STATEMENT_SECONDS
@@ -25,9 +29,15 @@ QUERY_CANCELED = "57014"
 SERIALIZATION_FAILURE = "40001"
 
 
+# FastAPI's words for a body that its parser cannot take: nested too deep, of another encoding, with an endless number.
+UNPARSABLE = "There was an error parsing the body"
+UNREADABLE = "must be a JSON object, in UTF-8, sent with Content-Type: application/json"
+
+
 def install_error_answers(app: FastAPI) -> None:
     """Answer every error of the application in one form."""
     app.add_exception_handler(RequestValidationError, _bad_input)
+    app.add_exception_handler(StarletteHTTPException, _http_error)
     app.add_exception_handler(UnknownCheckpointError, _not_found)
     app.add_exception_handler(UnusableCheckpointError, _conflict)
     app.add_exception_handler(IllegalMoveError, _conflict)
@@ -48,8 +58,23 @@ def not_found(what: str) -> HTTPException:
 async def _bad_input(request: Request, error: Exception) -> JSONResponse:
     # Without what was sent: it may be a key, or text that cannot be sent back.
     faults = error.errors() if isinstance(error, RequestValidationError) else []
-    detail = [{"loc": list(f["loc"]), "msg": f["msg"], "type": f["type"]} for f in faults]
+    detail = [{"loc": list(f["loc"]), "msg": _said_of(f), "type": f["type"]} for f in faults]
     return JSONResponse({"detail": detail}, 422)
+
+
+def _said_of(fault: dict[str, Any]) -> str:
+    """What is wrong; a body that came as text because its type is another's is said to be no JSON object."""
+    whole_body = tuple(fault["loc"]) == ("body",)
+    return UNREADABLE if whole_body and fault["type"] == "model_attributes_type" else str(fault["msg"])
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """As FastAPI answers, but a body that it cannot parse is bad input like any other."""
+    if not isinstance(error, StarletteHTTPException):
+        raise error
+    if error.status_code == 400 and error.detail == UNPARSABLE:
+        return JSONResponse({"detail": [{"loc": ["body"], "msg": UNREADABLE, "type": "json_invalid"}]}, 422)
+    return await http_exception_handler(request, error)
 
 
 async def _not_found(request: Request, error: Exception) -> JSONResponse:

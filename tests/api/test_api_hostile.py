@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import resource
 import socket
 from collections.abc import Iterator
@@ -102,6 +103,36 @@ def test_a_body_that_does_not_say_its_length_is_cut_off(server: RunningServer) -
             client.sendall(chunk)
         assert client.recv(65536).startswith(b"HTTP/1.1 413 ")
     assert answers(server)
+
+
+ODD_BODIES = {
+    "nested without end": b'{"tx_hash":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "a number without end": b'{"tx_hash":' + b"9" * 5_000 + b"}",
+    "another encoding": b"\xff\xfe{\x00",
+    "no JSON": b"{",
+    "NaN": b'{"tx_hash": NaN}',
+    "NUL": b'{"tx_hash": "a\\u0000"}',
+    "half a character": b'{"tx_hash": "\\ud800"}',
+    "a list": b"[]",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", ODD_BODIES)
+def test_a_body_that_cannot_be_read_is_bad_input(server: RunningServer, name: str) -> None:
+    for path in ("/reports/checkpoints/c1/confirm", "/reports/backfill"):
+        status, _, body = server.request("POST", path, {"Content-Type": "application/json"}, ODD_BODIES[name])
+        assert status == 422, body
+        assert json.loads(body)["detail"][0]["loc"][0] == "body"
+    assert answers(server)
+
+
+def test_the_type_of_a_body_may_be_left_out_but_not_be_another(server: RunningServer) -> None:
+    confirm = "/reports/checkpoints/c1/confirm"
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    status, _, body = server.request("POST", confirm, form, b'{"tx_hash": "t"}')
+    assert (status, b"sent with Content-Type: application/json" in body) == (422, True)
+    assert server.request("POST", confirm, body=b'{"tx_hash": "t"}')[0] == 200
 
 
 def test_what_is_no_http_is_refused(server: RunningServer) -> None:
