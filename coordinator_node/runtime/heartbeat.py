@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -45,15 +47,16 @@ _ALIVE = text(
 
 
 class Heartbeat:
-    """The row of one worker, and what its last pass did."""
+    """The row of one worker, and what its last pass did, by the worker's clock."""
 
-    def __init__(self, engine: Engine, role: str) -> None:
+    def __init__(self, engine: Engine, role: str, clock: Callable[[], datetime] = utc_now) -> None:
         self._engine = engine
         self._role = role
+        self._clock = clock
         self.worker_id = f"{role}-{new_id()}"
         # Whether its row holds the process's metrics too, because nobody can ask the process itself for them.
         self.carries_metrics = True
-        self._started_at = utc_now()
+        self._begun = time.monotonic()
         self._last_pass_at: datetime | None = None
         self._last_pass: dict[str, Any] | None = None
         self._last_error: str | None = None
@@ -63,9 +66,9 @@ class Heartbeat:
         """Take note of a pass; the next beat writes it."""
         if isinstance(outcome, BaseException):
             self._last_error = reason_of(outcome)
-            self._last_error_at = utc_now()
+            self._last_error_at = self._clock()
             return
-        self._last_pass_at = utc_now()
+        self._last_pass_at = self._clock()
         if not outcome.idle or self._last_pass is None:
             self._last_pass = dict(outcome.counts)
 
@@ -80,7 +83,7 @@ class Heartbeat:
                     "role": self._role,
                     "host": socket.gethostname(),
                     "pid": os.getpid(),
-                    "up": (utc_now() - self._started_at).total_seconds(),
+                    "up": time.monotonic() - self._begun,
                     "last_pass_at": self._last_pass_at,
                     "last_pass": json.dumps(self._last_pass) if self._last_pass is not None else None,
                     "last_error": self._last_error,

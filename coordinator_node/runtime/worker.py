@@ -38,7 +38,7 @@ class Worker:
         self.settings = settings
         self.engine = engine
         self.clock = WorkerClock()
-        self.heartbeat = Heartbeat(engine, role)
+        self.heartbeat = Heartbeat(engine, role, self.clock)
         self.stop = asyncio.Event()
         self.wake = asyncio.Event()
         self._leases: list[Lease | LeaseGroup] = []
