@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
-from chaos_settings import Clocks, NotHereError, SmallDisk
+from chaos_settings import HOUR, Clocks, NotHereError, SmallDisk
 from chaos_stack import ChaosStack, FaultError
 from cut_proxy import Cut, CutProxy
 
@@ -29,8 +29,8 @@ DROPPED_SECONDS = 25.0
 AWAY_SECONDS = 20.0
 FLAPPING_SECONDS = 40.0
 VENUE_GONE_SECONDS = 600.0
-CLOCK_WRONG_SECONDS = 15.0
-HOUR = 3600
+# Longer than it takes until a process looks at its clock anew.
+CLOCK_SEEN_SECONDS = 3.0
 # Of a file, where no disk can be made small.
 LARGEST_FILE = 50_000
 HISTORY = timedelta(hours=3)
@@ -160,19 +160,23 @@ def ask_for_history(stack: ChaosStack) -> str:
 
 
 async def clock_wrong(role: str, seconds: int, stack: ChaosStack, clocks: Clocks) -> None:
-    """The machine of a role's workers believes in another time for a while."""
+    """The machine of a role's workers believes in another time, in which one of them starts anew; all go on working."""
     names = [name for name in (role, f"{role}-2") if name in stack.proxies]
     for name in names:
         clocks.set(name, seconds)
-    await asyncio.sleep(CLOCK_WRONG_SECONDS)
+    await asyncio.sleep(CLOCK_SEEN_SECONDS)
+    stack.signal(role, signal.SIGKILL)
+    await stack.recovered(await stack.now())
     for name in names:
         clocks.set(name, 0)
+    await asyncio.sleep(CLOCK_SEEN_SECONDS)
 
 
 async def clock_jumps(stack: ChaosStack, clocks: Clocks) -> None:
     """The one machine that all of it runs on finds out that it is an hour later."""
     for name in clocks.names:
         clocks.set(name, HOUR)
+    await asyncio.sleep(CLOCK_SEEN_SECONDS)
 
 
 async def flap(stack: ChaosStack, extra: Any) -> None:

@@ -25,6 +25,7 @@ FAKETIME = "faketime/libfaketimeMT.so.1"
 # 0.9.10 takes the steady clock's deadline of a condition for one of the wall clock's, long past, so that whoever waits
 # for the GIL spins (its pull request 503). Told how long to wait, it does that instead; Python waits so long there.
 GIL_MILLISECONDS = 5
+HOUR = 3600
 
 
 class NotHereError(RuntimeError):
@@ -53,6 +54,15 @@ class Clocks:
     def __init__(self, folder: Path, library: Path) -> None:
         self._folder = folder
         self._library = library
+        folder.mkdir()
+
+    def can_be_wrong(self) -> bool:
+        """Whether a process sees the clock that it is given; some machines ignore the wish to preload."""
+        self.set("probe", -HOUR)
+        command = ["env", *(f"{name}={value}" for name, value in self.environment("probe").items())]
+        seen = subprocess.run([*command, sys.executable, "-c", "import time; print(time.time())"], capture_output=True)
+        self._file("probe").unlink()
+        return seen.returncode == 0 and abs(time.time() - HOUR - float(seen.stdout)) < HOUR / 2
 
     def environment(self, name: str) -> Mapping[str, str]:
         """What makes a process of that name look at its own clock."""
@@ -111,7 +121,9 @@ async def _clock(folder: Path) -> AsyncIterator[tuple[Setting, object]]:
     library = libfaketime()
     if library is None:
         raise NotHereError("libfaketime is not installed: apt-get install faketime")
-    clocks = Clocks(folder, library)
+    clocks = Clocks(folder / "clocks", library)
+    if not clocks.can_be_wrong():
+        raise NotHereError(f"{library} is there, but a process that preloads it shows the machine's time")
     yield Setting(preload=clocks.environment), clocks
 
 
