@@ -127,6 +127,11 @@ def head_revision() -> str:
     return head
 
 
+def knows_revision(revision: str) -> bool:
+    """Whether a schema's revision is one of this version's or of an older one's."""
+    return revision in _known(ScriptDirectory.from_config(alembic_config()))
+
+
 def predecessor_schema(scripts: ScriptDirectory | None = None) -> MetaData:
     """The tables of version 0.1.84, as the first migration states them."""
     scripts = scripts or ScriptDirectory.from_config(alembic_config())
@@ -144,7 +149,7 @@ def _current_revision(connection: Connection, scripts: ScriptDirectory) -> str |
     found = list(connection.execute(text("SELECT version_num FROM alembic_version ORDER BY version_num")).scalars())
     if not found:
         return None
-    known = {script.revision for script in scripts.walk_revisions()}
+    known = _known(scripts)
     if len(found) > 1 or found[0] not in known:
         raise ConfigurationError(
             f"the table alembic_version says {', '.join(found)}, and this version knows {', '.join(sorted(known))}:"
@@ -152,6 +157,10 @@ def _current_revision(connection: Connection, scripts: ScriptDirectory) -> str |
             " database. Nothing was changed."
         )
     return str(found[0])
+
+
+def _known(scripts: ScriptDirectory) -> set[str]:
+    return {str(script.revision) for script in scripts.walk_revisions()}
 
 
 def _drop_ours(connection: Connection) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import builders
 import pytest
@@ -19,7 +21,8 @@ from invariants import broken_log_rules
 from sqlalchemy import Engine, create_engine, text
 from sqlmodel import Session
 
-from coordinator_node.cli.backup.programs import connection_of, find_program
+from coordinator_node.cli.backup import script
+from coordinator_node.cli.backup.programs import Program, ProgramError, connection_of, find_program
 from coordinator_node.cli.main import run
 from coordinator_node.db.contents import read_contents
 from coordinator_node.db.migrations import head_revision
@@ -165,6 +168,109 @@ def test_a_database_of_0_1_84_is_backed_up_before_it_is_migrated(
         assert "run `coordinator-node migrate`" in output
         assert everything(connect(url)) == everything(older)
         assert command(url, "migrate")[0] == 0
+
+
+def test_a_schema_that_this_version_does_not_know_is_not_said_to_be_migrated(
+    engine: Engine, database_url: str, empty_database_url: str, command: Command, dump: Path
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9f3a'"))
+    assert command(database_url, "backup", dump)[0] == 0
+    code, output, _ = command(empty_database_url, "restore", dump)
+    assert code == 0
+    assert "the schema is at revision 9f3a" in output
+    assert f"run the workers of version {version('coordinator-node')}" in output
+    assert "migrate" not in output
+
+
+def test_a_server_that_is_older_than_pg_restore_is_not_asked_for_a_setting_that_it_does_not_know(
+    engine: Engine,
+    database_url: str,
+    empty_database_url: str,
+    connect: Connect,
+    command: Command,
+    dump: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = "SET transaction_timeout = 0;"
+    with engine.begin() as connection:
+        # What looks like it, and is a row.
+        connection.execute(text("CREATE TABLE notes AS SELECT CAST(:note AS text) AS note"), {"note": setting})
+    assert command(database_url, "backup", dump)[0] == 0
+
+    told = io.BytesIO()
+    monkeypatch.setattr(script, "_hand_over", copying(told, script._hand_over))
+    monkeypatch.setattr("coordinator_node.cli.backup.restore.needs_script", lambda *_: True)
+    for options in ((), ("--replace",)):
+        assert command(empty_database_url, "restore", dump, *options)[0] == 0
+        assert everything(connect(empty_database_url)) == everything(engine)
+        assert told.getvalue().decode().splitlines().count(setting) == 1  # the row
+        told.seek(0)
+        told.truncate()
+
+    restored = connect(empty_database_url)
+    with restored.begin() as connection:
+        connection.execute(text("CREATE VIEW newest AS SELECT max(created_at) FROM models"))
+        connection.execute(text("DELETE FROM notes"))
+    code, _, errors = command(empty_database_url, "restore", dump, "--replace")
+    assert code == 1
+    assert "nothing was restored, and the database is as it was" in errors
+    assert "newest" in errors
+    assert one(restored, "SELECT count(*) FROM notes") == 0
+
+
+def copying(told: io.BytesIO, hand_over: Callable[..., None]) -> Callable[..., None]:
+    """Hands over, and keeps what psql was given."""
+
+    class Both:
+        def __init__(self, psql: IO[bytes]) -> None:
+            self.psql = psql
+
+        def write(self, data: bytes) -> int:
+            told.write(data)
+            return self.psql.write(data)
+
+        def __enter__(self) -> Both:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.psql.close()
+
+    return lambda script_, psql: hand_over(script_, Both(psql))
+
+
+def test_a_script_that_breaks_off_leaves_nothing_behind(
+    engine: Engine, database_url: str, empty_database_url: str, connect: Connect, command: Command, dump: Path
+) -> None:
+    assert command(database_url, "backup", dump)[0] == 0
+    whole = find_program("pg_restore", 14)
+    breaking = dump.with_name("pg_restore")
+    breaking.write_text(f'#!/bin/sh\n"{whole.path}" "$@" | head -c 20000\necho broke >&2\nexit 1\n')
+    breaking.chmod(0o755)
+    target = connect(empty_database_url)
+    with pytest.raises(ProgramError, match="broke"):
+        script.restore_by_script(Program(breaking, whole.version), target, dump, "--single-transaction")
+    assert everything(target) == {}
+
+
+@pytest.mark.parametrize(
+    ("program", "server", "needed"), [(18, 16, True), (17, 14, True), (18, 17, False), (15, 15, False)]
+)
+def test_a_script_is_needed_where_only_the_program_knows_the_setting(program: int, server: int, needed: bool) -> None:
+    assert script.needs_script(Program(Path("pg_restore"), program), server) is needed
+
+
+def test_a_file_that_cannot_be_read_is_said(
+    engine: Engine, database_url: str, empty_database_url: str, command: Command, dump: Path
+) -> None:
+    assert command(database_url, "backup", dump)[0] == 0
+    record = dump.with_name(f"{dump.name}.json")
+    record.unlink()
+    record.mkdir()
+    code, _, errors = command(empty_database_url, "restore", dump)
+    assert code == 2
+    assert f"{record} cannot be read" in errors
+    assert "Traceback" not in errors
 
 
 def test_a_database_that_holds_something_is_written_over_only_on_request(

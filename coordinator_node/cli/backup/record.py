@@ -45,6 +45,8 @@ def read_record(dump: Path) -> BackupRecord:
             f"{path} is missing, which backup wrote beside the dump: without it what is restored cannot be checked."
             " Bring it, or run pg_restore yourself"
         ) from None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValidationError as error:
         raise ConfigurationError(f"{path} is no record of a backup: {error.errors()[0]['msg']}") from None
 

@@ -11,12 +11,13 @@ from sqlmodel import SQLModel
 
 from coordinator_node.cli.backup.programs import Program, ProgramError, find_program, run_program
 from coordinator_node.cli.backup.record import BackupRecord, digest_of, read_record
+from coordinator_node.cli.backup.script import needs_script, restore_by_script
 from coordinator_node.config.settings import load_settings
 from coordinator_node.db import tables  # noqa: F401 - fills SQLModel.metadata
 from coordinator_node.db.contents import differences, has_table, read_contents, table_names
 from coordinator_node.db.engine import engine_from
 from coordinator_node.db.failures import one_line
-from coordinator_node.db.migrations import head_revision
+from coordinator_node.db.migrations import head_revision, knows_revision
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.runtime.heartbeat import ALIVE_SECONDS
 
@@ -55,6 +56,8 @@ def run_restore(dump: Path, *, replace: bool) -> int:
         return _failed(f"nothing was restored, and the database is as it was: {error}")
     except RestoreError as error:
         return _failed(str(error))
+    except OSError as error:
+        return _failed(f"nothing was restored: {error.filename or dump} cannot be read: {error.strerror or error}")
     finally:
         engine.dispose()
     held = record.contents
@@ -62,21 +65,32 @@ def run_restore(dump: Path, *, replace: bool) -> int:
         f"{len(held.tables)} tables with {held.rows:,} rows were restored and checked, as of {record.made_at:%F %T} UTC"
     )
     if held.revision != head_revision():
-        typer.echo(
-            f"the schema is at revision {held.revision or 'none'}, and this version needs {head_revision()}: run"
-            " `coordinator-node migrate` before the workers"
-        )
+        typer.echo(_what_next(record))
     return 0
+
+
+def _what_next(record: BackupRecord) -> str:
+    """What to do with a schema that is not this version's."""
+    revision = record.contents.revision
+    said = f"the schema is at revision {revision or 'none'}, and this version needs {head_revision()}: "
+    if revision is None or knows_revision(revision):
+        return said + "run `coordinator-node migrate` before the workers"
+    return said + f"run the workers of version {record.engine_version}, which made the backup, or of a newer one"
 
 
 def _restore(engine: Engine, dump: Path, record: BackupRecord, *, replace: bool) -> None:
     if digest_of(dump) != record.sha256:
         raise RestoreError(f"{dump} is not the file that was written: its SHA-256 differs; take another copy of it")
     with engine.connect() as connection:
-        program = _fitting_program(connection, record)
+        server = int(connection.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
+        program = _fitting_program(server, record)
         _check_target(connection, record, replace=replace)
     arguments = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
-    run_program(program, engine, *arguments, *(["--clean", "--if-exists"] if replace else []), str(dump))
+    arguments += ["--clean", "--if-exists"] if replace else []
+    if needs_script(program, server):
+        restore_by_script(program, engine, dump, *arguments)
+    else:
+        run_program(program, engine, *arguments, str(dump))
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         wrong = differences(record.contents, read_contents(connection))
@@ -92,8 +106,7 @@ def _restore(engine: Engine, dump: Path, record: BackupRecord, *, replace: bool)
         connection.execute(text("ANALYZE"))
 
 
-def _fitting_program(connection: Connection, record: BackupRecord) -> Program:
-    server = int(connection.execute(text("SHOW server_version_num")).scalar_one()) // 10_000
+def _fitting_program(server: int, record: BackupRecord) -> Program:
     if server < record.server_version:
         raise ConfigurationError(
             f"the dump is of Postgres {record.server_version} and the database's server is {server}: restore into one"
