@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -49,6 +50,7 @@ OPTION_PREFIX = "FEED_OPT_"
 
 RATE_OFF = "off"
 _RATE = re.compile(r"([1-9]\d{0,8})(?:/(second|minute|hour))?")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 _PERIOD_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
 
 
@@ -197,6 +199,28 @@ class Settings(BaseSettings):
     def _usable_rate(cls, value: str) -> str:
         if value != RATE_OFF and not _RATE.fullmatch(value):
             raise ValueError("is neither off nor a number of requests per time, such as 600/minute or 20/second")
+        return value
+
+    @field_validator("api_trusted_proxies")
+    @classmethod
+    def _usable_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            try:
+                everybody = ip_network(proxy).prefixlen == 0
+            except ValueError as error:
+                # The server would take it for a name that nobody has, and every client for the proxy.
+                raise ValueError(f"{proxy!r} is no address and no network such as 172.16.0.0/12 ({error})") from None
+            if everybody:
+                raise ValueError(f"{proxy} is everybody, and whoever asks could pretend to be another")
+        return value
+
+    @field_validator("api_cors_origins")
+    @classmethod
+    def _usable_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                # Browsers send exactly this much; anything else would match no page.
+                raise ValueError(f"{origin!r} is no origin such as https://ui.example, without a path or slash behind")
         return value
 
     @field_validator("checkpoint_start")

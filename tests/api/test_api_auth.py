@@ -157,6 +157,12 @@ def test_named_origins_are_the_only_ones(client_of: ClientMaker) -> None:
     assert "access-control-allow-origin" not in stranger.headers
 
 
+@pytest.mark.parametrize("wrong", ["https://ui.example/", "ui.example", "https://ui.example/app", "https://", "**"])
+def test_an_origin_that_no_browser_sends_stops_the_worker_by_name(wrong: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"API_CORS_ORIGINS: .*is no origin such as"):
+        load_settings({"API_CORS_ORIGINS": f"http://localhost:3000,{wrong}"})
+
+
 def declared_tiers(route: RouteContext) -> list[Tier]:
     return [guard.call.tier for guard in route.dependant.dependencies if isinstance(guard.call, TierGuard)]
 

@@ -63,6 +63,19 @@ def test_the_address_behind_a_proxy_is_believed_from_trusted_ones_alone(engine: 
     assert statuses(API_TRUSTED_PROXIES="127.0.0.0/8") == [200, 200, 200]
 
 
+@pytest.mark.parametrize("wrong", ["*", "proxy", "172.16.0.1/12", "10.0.0.0/33", "0.0.0.0/0", "::/0", "10.0.0.1,*"])
+def test_a_proxy_that_is_no_address_stops_the_worker_by_name(wrong: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"API_TRUSTED_PROXIES: .*is (no address|everybody)"):
+        load_settings({"API_TRUSTED_PROXIES": wrong})
+
+
+def test_a_client_behind_a_proxy_cannot_pretend_to_be_another(engine: Engine) -> None:
+    """What a client writes there itself stands before what the proxy adds; only that counts."""
+    with running(report_app(engine, API_RATE_LIMIT="1/hour", API_TRUSTED_PROXIES="127.0.0.1")) as server:
+        forwarded = [{"X-Forwarded-For": f"192.0.2.{n}, 198.51.100.7"} for n in range(3)]
+        assert [server.request("GET", "/info", headers)[0] for headers in forwarded] == [200, 429, 429]
+
+
 def test_one_machine_with_many_ipv6_addresses_is_one_client() -> None:
     def client(host: str) -> str:
         return rate_limit._client({rate_limit.FOUND: rate_limit.Keys.NONE, "client": (host, 1)})
