@@ -7,7 +7,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +145,3 @@ def _metas_in(table: pa.Table) -> list[dict[str, Any]]:
     if set(column.unique().to_pylist()) <= {None, _NO_META}:
         return [{} for _ in range(len(table))]
     return [{} if meta is None else json.loads(meta) for meta in column.to_pylist()]
-
-
-def days_needed(start: datetime, end: datetime, feed: FeedScope, window: int) -> tuple[date, date]:
-    """The first and the last day whose files a backtest reads, where the feed has no gaps."""
-    first = start - feed.lag - timedelta(seconds=feed.spacing * window)
-    return first.astimezone(UTC).date(), end.astimezone(UTC).date()

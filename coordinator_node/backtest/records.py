@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from coordinator_node.backtest.download import Coordinator
-from coordinator_node.backtest.history import History, days_needed, found_feeds, read_history
+from coordinator_node.backtest.download import Coordinator, RemoteDay
+from coordinator_node.backtest.history import History, found_feeds, read_history
 from coordinator_node.config.settings import Settings, load_settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.errors import ConfigurationError
@@ -81,11 +81,11 @@ class Records:
             root = self._place.folder or settings.backfill_data_dir
         else:
             root = coordinator.root
-            first, last = days_needed(start, end, feed, window)
             with coordinator:
                 there = coordinator.days(source=feed.source, kind=feed.kind, granularity=feed.granularity)
-                wanted = [day for day in there if day.subject in settings.feed_subjects and first <= day.day <= last]
-                coordinator.fetch(wanted)
+                for subject in settings.feed_subjects:
+                    own = [day for day in there if day.subject == subject]
+                    coordinator.fetch(_needed(own, (start - feed.lag).date(), (end - feed.lag).date(), window))
         return read_history(root, feed, settings.feed_subjects, start, end, window)
 
     def diversity(self, model_id: str) -> dict[str, Any] | None:
@@ -133,6 +133,16 @@ def _chosen(
     more = {} if feed.window is None else {"FEED_CANDLES_WINDOW": str(feed.window)}
     more |= {} if feed.subjects is None else {"FEED_SUBJECTS": ",".join(feed.subjects)}
     return {**dict(zip(wanted, fitting[0], strict=True)), **more}
+
+
+def _needed(days: Sequence[RemoteDay], first: date, last: date, window: int) -> list[RemoteDay]:
+    """Of one subject's days those that are played, and the newest before them that fill the first window."""
+    older, found = sorted((day for day in days if day.day < first), key=lambda day: day.day), 0
+    wanted = [day for day in days if first <= day.day <= last]
+    while older and found < window:
+        wanted.append(older.pop())
+        found += wanted[-1].file.records or 0
+    return wanted
 
 
 def _subjects_of(config: CrunchConfig) -> list[str]:

@@ -25,7 +25,8 @@ from coordinator_node.backtest.standing import BESIDE, Standings, whole_run
 from coordinator_node.config.settings import Settings, load_settings
 from coordinator_node.config_loader import load_config
 from coordinator_node.crunch_config import CrunchConfig
-from coordinator_node.entities.errors import ConfigurationError
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES, ConfigurationError
+from coordinator_node.entities.json_values import reason_of
 from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.entities.times import as_utc
 from coordinator_node.services.feed_scope import FeedScope
@@ -89,7 +90,8 @@ class BacktestRunner:
                 "data holds rounds, but the config is not for tournaments: name a folder of records"
             )
         self._records = Records(
-            Place(folder, coordinator_url, api_key), Feed(source, kind, granularity, subjects, window)
+            Place(folder, coordinator_url, api_key),
+            Feed(source, kind, granularity, (subjects,) if isinstance(subjects, str) else subjects, window),
         )
 
     def run(
@@ -129,7 +131,11 @@ class BacktestRunner:
         if folds < 1:
             raise ConfigurationError(f"folds is {folds}; there must be at least 1")
         bounds = [first + (last - first) * n / folds for n in range(folds + 1)]
-        jobs = [Job(f"{begin:%Y-%m-%d %H:%M}", self._run, begin, until, costs_bps) for begin, until in pairwise(bounds)]
+        unit = "minutes" if (last - first) / folds >= timedelta(minutes=1) else "microseconds"
+        jobs = [
+            Job(begin.replace(tzinfo=None).isoformat(" ", unit), self._run, begin, until, costs_bps)
+            for begin, until in pairwise(bounds)
+        ]
         return BacktestSet(run_all(jobs, processes, "folds"))
 
     def compare(
@@ -259,9 +265,15 @@ def fresh(model: Any, method: str) -> Any:
     """A model that has seen nothing: made by its class or function, or copied.
 
     `method` is what an instance has and what makes one has not. An instance that cannot be copied is used as it is.
+
+    Raises:
+        ConfigurationError: none can be made, which live stops the model; the message says why.
     """
     if isinstance(model, type) or (callable(model) and not hasattr(model, method)):
-        return model()
+        try:
+            return model()
+        except RAISED_BY_CALLABLES as error:  # a stranger's class may raise anything when it is made
+            raise ConfigurationError(f"the model cannot be made: {reason_of(error)}") from error
     try:
         return copy.deepcopy(model)
     except Exception:  # what a stranger's object does when it is copied is its own affair

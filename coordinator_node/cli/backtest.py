@@ -93,6 +93,8 @@ def load_model_class(path: str) -> Any:
     try:
         module = _module_of_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         found = getattr(module, name)
+    except ConfigurationError:
+        raise
     except (Exception, SystemExit) as error:  # a stranger's module may raise anything while it is imported
         raise ConfigurationError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(found, type):

@@ -74,6 +74,18 @@ def test_a_backtest_over_a_coordinators_files_is_that_over_a_folder(url: str, re
     assert sorted(file.name for file in cache.rglob("*.parquet")) == ["2025-06-01.parquet", "2025-06-02.parquet"]
 
 
+def test_a_first_window_is_as_full_as_live_where_the_feed_has_a_gap(url: str, remote: Path, tmp_path: Path) -> None:
+    after_gap = START + 9 * DAY
+    write_files(remote, walk("BTC", every(60, after_gap, after_gap + DAY / 24), "candle", "1m"))
+    period, cache = (after_gap, after_gap + timedelta(minutes=30)), tmp_path / "cache"
+    fetched = BacktestRunner(lambda: Momentum(50), config_of(), coordinator_url=url, data=cache).run(*period)
+    local = BacktestRunner(lambda: Momentum(50), config_of(), data=remote).run(*period)
+    assert [one.record.inference_output for one in fetched.judged] == [
+        one.record.inference_output for one in local.judged
+    ]
+    assert sorted(file.name for file in cache.rglob("*.parquet")) == ["2025-06-03.parquet", "2025-06-10.parquet"]
+
+
 @contextmanager
 def serving(answers: dict[str, str]) -> Iterator[str]:
     """Something else that answers HTTP: its address. What it does not know is a 404."""

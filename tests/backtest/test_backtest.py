@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -281,6 +283,49 @@ def test_folds_models_and_parameters(tmp_path: Path, processes: int) -> None:
     )
     assert "records=2" in swept.summary()
     assert len(swept.metrics_df) == 2
+
+
+SCRIPT = """
+import sys
+from backtest_cases import Momentum, config_of
+from coordinator_node.backtest import BacktestRunner
+
+print("begun")
+runner = BacktestRunner(Momentum, config_of(), data=sys.argv[1])
+print(len(runner.sweep({"records": [2, 3]}, "2025-06-01", "2025-06-01T00:10", processes=2)))
+"""
+
+
+def test_a_script_that_does_not_ask_whether_it_is_main_is_run_once(tmp_path: Path) -> None:
+    root, script = write_files(tmp_path / "data", candles(hours=1)), tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, str(script), str(root)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split() == ["begun", "2"], done.stderr
+
+
+class Unmakeable(Momentum):
+    def __init__(self, records: int = 2) -> None:
+        raise LookupError("no weights")
+
+
+def test_runs_that_could_not_be_told_apart_or_made_are_said(tmp_path: Path) -> None:
+    runner = BacktestRunner(Momentum, config_of(), data=write_files(tmp_path, candles(hours=1)))
+    half = START + HOUR / 2
+    folds = runner.walk_forward(START, START + timedelta(minutes=3), folds=6, processes=1)
+    assert list(folds.results)[:2] == ["2025-06-01 00:00:00.000000", "2025-06-01 00:00:30.000000"]
+    assert len(runner.walk_forward(START, half, folds=2, processes=1)) == 2
+    with pytest.raises(ConfigurationError, match="several of these parameters are called 'records=2'"):
+        runner.sweep({"records": [2, "2"]}, START, half, processes=1)
+    with pytest.raises(ConfigurationError, match=r"the model cannot be made: TypeError: .*'speed'") as refused:
+        runner.sweep({"speed": [1]}, START, half, processes=1)
+    assert refused.value.__notes__ == ["this was 'speed=1' of several backtests"]
+    with pytest.raises(ConfigurationError, match="the model cannot be made: LookupError: no weights"):
+        BacktestRunner(Unmakeable, config_of(), data=tmp_path).run(START, half)
+    assert BacktestRunner(Momentum, config_of(), data=tmp_path, subjects="BTC").run(START, half).counts == {
+        "SCORED": 30
+    }
 
 
 def test_mistakes_are_said(tmp_path: Path) -> None:
