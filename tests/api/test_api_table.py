@@ -14,6 +14,7 @@ from api_cases import NOW, Client, ClientMaker, report_app, running, store
 from report_rows import ENSEMBLE, NUMBERS, leaderboard_entries, seed_everything, snapshot
 from sqlalchemy import Engine, text
 
+from coordinator_node.api.routes import rewards
 from coordinator_node.crunch_config import Aggregation, CrunchConfig
 from coordinator_node.db.tables import LeaderboardRow
 
@@ -277,6 +278,32 @@ def test_rewards_are_percentages_by_rank(seeded: Client) -> None:
     assert [row["checkpoint_id"] for row in seeded.rows("/reports/checkpoints/rewards", model_id="m2")] == [
         "c0", "c1", "c2",
     ]  # fmt: skip
+
+
+def test_a_page_of_rewards_holds_whole_checkpoints_and_makes_no_more_than_fit(
+    seeded: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    reward_shares = rewards.reward_shares
+
+    def noting(checkpoint: dict[str, Any]) -> dict[int, float] | None:
+        made.append(checkpoint["id"])
+        return reward_shares(checkpoint)
+
+    monkeypatch.setattr(rewards, "reward_shares", noting)
+    for most, pages in ((5, [4, 2]), (3, [2, 2, 2]), (1, [2, 2, 2]), (6, [6])):
+        monkeypatch.setattr(rewards, "MOST_ROWS", most)
+        answer = seeded.get("/reports/checkpoints/rewards")
+        shown = [answer.json()]
+        while "next" in answer.links:
+            answer = seeded.request("GET", answer.links["next"]["url"])
+            shown.append(answer.json())
+        assert [len(page) for page in shown] == pages
+        assert [row["checkpoint_id"] for page in shown for row in page] == ["c0", "c0", "c1", "c1", "c2", "c2"]
+    made.clear()
+    monkeypatch.setattr(rewards, "MOST_ROWS", 2)
+    seeded.rows("/reports/checkpoints/rewards")
+    assert made == ["c0", "c1"], "one more than what fits is looked at, and not all that were asked for"
 
 
 def test_ensemble_history_is_the_newest_oldest_first(seeded: Client) -> None:

@@ -37,19 +37,16 @@ def rewards(context: Context, pages: Paging, model_id: ModelId = None, limit: Li
     after = pages.after(CheckpointPlace)
     with context.database.reading() as connection:
         found = newest_checkpoints(connection, limit=limit + 1, after=after)
-    by_checkpoint = [(row, _rewards(row, model_id)) for row in found]
-    shown = pages.page(by_checkpoint, _fitting(by_checkpoint[:limit]), lambda pair: CheckpointPlace.of(pair[0]))
-    return [reward for _, own in shown for reward in own]
-
-
-def _fitting(by_checkpoint: list[tuple[Record, list[Reward]]]) -> int:
-    """How many checkpoints fit MOST_ROWS, at least one."""
-    rows = 0
-    for place, (_, own) in enumerate(by_checkpoint):
-        rows += len(own)
-        if place and rows > MOST_ROWS:
-            return place
-    return max(len(by_checkpoint), 1)
+    told: list[Reward] = []
+    whole = 0
+    for row in found[:limit]:
+        own = _rewards(row, model_id)
+        if whole and len(told) + len(own) > MOST_ROWS:
+            break
+        told += own
+        whole += 1
+    pages.page(found, whole, CheckpointPlace.of)
+    return told
 
 
 def _rewards(checkpoint: Record, model_id: str | None) -> list[Reward]:
@@ -58,8 +55,11 @@ def _rewards(checkpoint: Record, model_id: str | None) -> list[Reward]:
     if shares is None or not isinstance(ranking, list):
         return []
     entries = [(index, entry) for index, entry in enumerate(ranking) if isinstance(entry, dict)]
-    made = [_reward(checkpoint, entry, shares.get(index, 0.0)) for index, entry in entries]
-    return [reward for reward in made if model_id in (None, reward.model_id)]
+    return [
+        _reward(checkpoint, entry, shares.get(index, 0.0))
+        for index, entry in entries
+        if model_id in (None, str(entry.get("model_id")))
+    ]
 
 
 def _reward(checkpoint: Record, entry: dict[str, Any], percentage: float) -> Reward:
