@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -84,6 +84,12 @@ def side_by_side(faults: Sequence[Fault]) -> dict[str, list[Fault]]:
     return {name: part for name, part in parts.items() if part}
 
 
+class Playing(Protocol):
+    """Something that plays."""
+
+    async def play(self) -> None: ...
+
+
 class Part:
     """Plays its faults one after the other; what the processes say is kept in one file, which is shown in part."""
 
@@ -130,16 +136,21 @@ class Part:
         print("".join(self._said.readlines()[-SHOWN_LINES:]), file=sys.stderr)
 
 
-async def play_all(parts: Mapping[str, Part]) -> bool:
+async def play_all(parts: Mapping[str, Playing]) -> bool:
     """Play all parts side by side; False if Ctrl-C ended them, or SIGTERM."""
-    playing = asyncio.gather(*(part.play() for part in parts.values()))
+    playing = [asyncio.create_task(part.play()) for part in parts.values()]
+
+    def end() -> None:
+        for task in playing:
+            task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, playing.cancel)
-    try:
-        await playing
-    except asyncio.CancelledError:
-        return False
-    return True
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    await asyncio.wait(playing)  # also for the stacks of those that are cancelled
+    for task in playing:
+        if not task.cancelled():
+            task.result()
+    return not any(task.cancelled() for task in playing)
 
 
 def line(outcome: Outcome) -> str:
