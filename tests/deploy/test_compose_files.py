@@ -28,6 +28,7 @@ CONTAINERS_OWN = {
     "SCORE_WORKER_MEMORY",
     "MODELS_MEMORY",
     "MODELS_INTERNAL",
+    "DATA_INTERNAL",
 }
 
 
@@ -119,7 +120,7 @@ def test_no_container_has_the_socket_of_docker(file: Path) -> None:
 
 def test_only_what_must_reaches_the_internet(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
     networks = compose["networks"]
-    assert networks["data"]["internal"] is True
+    assert networks["data"]["internal"] == "${DATA_INTERNAL:-true}"
     assert networks["models"]["internal"] == "${MODELS_INTERNAL:-true}"
     assert networks["public"]["driver_opts"] == {"com.docker.network.bridge.enable_ip_masquerade": "false"}
     on = {name: set(service["networks"]) for name, service in services.items()}
@@ -155,24 +156,51 @@ def test_everything_has_a_limit_a_health_check_and_logs_that_end(services: dict[
     assert checks["migrate"] == {"disable": True}
 
 
+def refusal(folder: Path, postgres: dict[str, Any], variables: dict[str, str]) -> str | None:
+    """What the database's container says in place of starting with these variables; None where it starts."""
+    entry = folder / "docker-entrypoint.sh"
+    entry.write_text('#!/bin/sh\necho "started: $* $DATABASE_URL$DATABASE_READ_URL"\n')
+    entry.chmod(0o755)
+    command = [each.replace("$$", "$") for each in postgres["entrypoint"]] + postgres["command"]
+    # What compose fills in where nothing is given.
+    defaults = dict.fromkeys(("DATABASE_URL", "DATABASE_READ_URL"), "")
+    assert set(defaults) < set(postgres["environment"])
+    environment = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", **defaults, **variables}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        assert done.stdout == "started: postgres -c max_connections=200 \n"
+        return None
+    assert done.stdout == ""
+    return done.stderr
+
+
+OURS_ELSEWHERE = "postgresql://starter:starter@db.example/starter"
+
+
 @pytest.mark.parametrize(
-    ("network", "password", "code"),
-    [("mainnet-beta", "starter", 1), ("mainnet-beta", "better", 0), ("devnet", "starter", 0)],
+    ("given", "named"),
+    [
+        ({"POSTGRES_PASSWORD": "starter"}, "POSTGRES_PASSWORD"),
+        ({"POSTGRES_PASSWORD": "better", "DATABASE_URL": OURS_ELSEWHERE}, "DATABASE_URL"),
+        ({"POSTGRES_PASSWORD": "better", "DATABASE_READ_URL": OURS_ELSEWHERE}, "DATABASE_READ_URL"),
+        ({"POSTGRES_PASSWORD": "better"}, None),
+        ({"POSTGRES_PASSWORD": "better", "DATABASE_URL": "postgresql://starter:better@postgres/starter"}, None),
+    ],
 )
 def test_the_database_does_not_start_on_mainnet_with_the_password_of_the_example(
-    tmp_path: Path, services: dict[str, dict[str, Any]], network: str, password: str, code: int
+    tmp_path: Path, services: dict[str, dict[str, Any]], given: dict[str, str], named: str | None
 ) -> None:
-    entry = tmp_path / "docker-entrypoint.sh"
-    entry.write_text('#!/bin/sh\necho "started: $*"\n')
-    entry.chmod(0o755)
     postgres = services["postgres"]
-    command = [each.replace("$$", "$") for each in postgres["entrypoint"]] + postgres["command"]
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    environment = {"PATH": path, "NETWORK": network, "POSTGRES_PASSWORD": password}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == code
-    assert ("POSTGRES_PASSWORD" in done.stderr) is bool(code)
-    assert done.stdout == ("" if code else "started: postgres -c max_connections=200\n")
+    said = refusal(tmp_path, postgres, {"NETWORK": "mainnet-beta", **given})
+    assert (said and said.split()[0]) == named
+    assert refusal(tmp_path, postgres, {"NETWORK": "devnet", **given}) is None
+    # Everything waits for it, the migration by being told so and the rest by waiting for the migration.
+    assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+
+
+def test_the_database_is_where_its_volume_is(services: dict[str, dict[str, Any]]) -> None:
+    postgres = services["postgres"]
+    assert postgres["volumes"] == [f"postgres-data:{postgres['environment']['PGDATA']}"]
 
 
 def test_the_example_and_the_scaffold_agree_on_the_example_password() -> None:

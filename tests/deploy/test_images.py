@@ -105,4 +105,4 @@ def test_only_what_is_asked_for_goes_to_the_builder() -> None:
     assert lines[0] == "*"
     assert not [line for line in lines if line.startswith("!.")]
     theirs = text_of(SCAFFOLD / ".dockerignore").splitlines()
-    assert {"**/.local.env", "node/certs", "node/submissions", ".git"} <= set(theirs)
+    assert {"**/.env", "**/.*.env", "**/*.dump", "node/certs", "node/submissions", ".git"} <= set(theirs)

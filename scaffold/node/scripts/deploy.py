@@ -13,6 +13,7 @@ import sys
 
 COMPOSE = ["docker", "compose", "--env-file", ".local.env"]
 OWN_ORCHESTRATOR = "model-orchestrator"
+OWN_DATABASE = "postgres"
 WAIT_SECONDS = 300
 LAST_LINES = "20"
 EVERY_ADDRESS = ("0.0.0.0", "::", "[::]")  # noqa: S104 - recognised, not bound to
@@ -25,14 +26,24 @@ def variables() -> dict[str, str]:
 
 
 def adjusted(given: dict[str, str]) -> dict[str, str]:
-    """What follows from them: who runs the models, and whether there is a web app."""
+    """What follows from them: who runs the models, whether there is a web app, and what workers have to reach."""
     own_models = given.get("MODEL_RUNNER_NODE_HOST", "") in ("", OWN_ORCHESTRATOR)
     profiles = ["models"] if own_models else []
     profiles += ["ui"] if given.get("REPORT_UI_BUILD_CONTEXT") else []
     profiles += [name for name in given.get("COMPOSE_PROFILES", "").split(",") if name and name not in profiles]
     # Only through that network does a worker reach an orchestrator elsewhere.
-    internal = (given.get("MODELS_INTERNAL") or "true") if own_models else "false"
-    return {"COMPOSE_PROFILES": ",".join(profiles), "MODELS_INTERNAL": internal}
+    models = (given.get("MODELS_INTERNAL") or "true") if own_models else "false"
+    # The same with databases.
+    data = (given.get("DATA_INTERNAL") or "true") if databases(given) <= {OWN_DATABASE} else "false"
+    return {"COMPOSE_PROFILES": ",".join(profiles), "MODELS_INTERNAL": models, "DATA_INTERNAL": data}
+
+
+def databases(given: dict[str, str]) -> set[str]:
+    """The hosts of the database and, where there is one, of its replica."""
+    addresses = [url for name in ("DATABASE_URL", "DATABASE_READ_URL") if (url := given.get(name))]
+    # scheme://user:password@HOST:port/database
+    hosts = {url.partition("://")[2].partition("/")[0].rpartition("@")[2].partition(":")[0] for url in addresses}
+    return hosts if given.get("DATABASE_URL") else hosts | {given.get("POSTGRES_HOST") or OWN_DATABASE}
 
 
 def urls(given: dict[str, str]) -> list[str]:
