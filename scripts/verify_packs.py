@@ -25,7 +25,7 @@ RUN_SECONDS = 90
 PATIENCE_SECONDS = 600
 
 # What would lead back to the checkout, or change what is run.
-FOREIGN_PREFIXES = ("PYTHON", "VIRTUAL_ENV", "FEED_", "API_", "POSTGRES_", "DATABASE_", "MAKE", "MFLAGS")
+FOREIGN_PREFIXES = ("ARGS", "PYTHON", "VIRTUAL_ENV", "FEED_", "API_", "POSTGRES_", "DATABASE_", "MAKE", "MFLAGS")
 
 
 class CommandFailedError(Exception):
