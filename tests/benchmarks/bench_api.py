@@ -1,7 +1,13 @@
 """How fast the report API answers beside a million scored predictions. Run by `make bench-api`.
 
 It seeds 1,000,000 scored and counted predictions of 50 models over 7 days with their snapshots, starts one report
-worker, and asks each endpoint alone and with 32 clients at once; first without kept buckets, then with them.
+worker, and asks each endpoint alone and with 32 clients at once; first without kept buckets, then with them. The series
+are asked for twice: the same range again and again ("repeated"), and each time another one ("varied": its end a minute
+earlier), so that nothing an answer was made of before can help.
+
+The clients stand on the same cores as the server and the database. So they are as cheap as they can be: bytes that were
+made before, on connections that stay open, and of the answer no more is read than its length. A request costs them some
+30 us of a core.
 """
 
 from __future__ import annotations
@@ -9,17 +15,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from datetime import timedelta
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from itertools import cycle
 from pathlib import Path
+from typing import Any, cast
 
 from score_history import MODELS, ScoreHistory
 from sqlmodel import Session
+from uvloop import new_event_loop
 
 from coordinator_node.api.app import create_app
 from coordinator_node.api.server import listen_on, serve
@@ -36,6 +46,8 @@ from coordinator_node.services.snapshot.series import SeriesBuckets
 
 PREDICTIONS = 1_000_000
 CLIENTS = 32
+VARIED = 500
+LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 ALONE = 100
 ALONE_SECONDS = 8.0
 SERIES = ("/reports/models/global", "/reports/models/params", "/reports/models/metrics", "/reports/predictions")
@@ -75,7 +87,7 @@ def main() -> None:
     parser.add_argument("--serve", nargs=2, metavar=("URL", "SLOTS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        asyncio.run(serve_until_ended(given.serve[0], int(given.serve[1])), loop_factory=_uvloop())
+        asyncio.run(serve_until_ended(given.serve[0], int(given.serve[1])), loop_factory=new_event_loop)
         return
     with tempfile.TemporaryDirectory(prefix="coordinator-bench-") as folder:
         Path(folder).chmod(0o755)
@@ -91,14 +103,16 @@ def measure(url: str, slots: int, seconds: float) -> None:
     print(TARGETS)
     with server(url, slots) as port:
         print(f"\nwithout kept buckets; load {os.getloadavg()[0]:.1f}")
-        print_figures(port, SERIES, 0)
+        print_series(port, history.resolved_at(slots), 0)
     begun = time.perf_counter()
     fill(history, slots)
     history.settle()
     print(f"\nall of {slots * MODELS} predictions summed up in {time.perf_counter() - begun:.1f} s")
     with server(url, slots) as port:
         print(f"with kept buckets; load {os.getloadavg()[0]:.1f}")
-        print_figures(port, (*SERIES, *OTHERS), seconds)
+        print_series(port, history.resolved_at(slots), seconds)
+        for path in OTHERS:
+            print_figures(port, path, [path], seconds)
     engine.dispose()
 
 
@@ -170,27 +184,35 @@ async def serve_until_ended(url: str, slots: int) -> None:
     await serve(app, listener, asyncio.Event())
 
 
-def print_figures(port: int, paths: tuple[str, ...], seconds: float) -> None:
-    """Each endpoint alone, then asked by CLIENTS at once for so many seconds, if any."""
+def print_series(port: int, now: datetime, seconds: float) -> None:
+    """The figures of the four series, and above them what all figures are."""
     print(f"{'endpoint':<40} {'bytes':>9} {'alone p50':>10} {'p99':>8} {'32: p50':>10} {'p99':>8} {'req/s':>8}   (ms)")
-    for path in paths:
-        try:
-            print(figures(port, path, seconds), flush=True)
-        except RefusedError as refusal:
-            print(f"{path:<40} {refusal}", flush=True)
+    ends = [(now - timedelta(minutes=minute)).strftime("%Y-%m-%dT%H:%M:%SZ") for minute in range(1, VARIED + 1)]
+    for path in SERIES:
+        print_figures(port, f"{path} repeated", [path], seconds)
+        print_figures(port, f"{path} varied", [f"{path}?end={end}" for end in ends], seconds)
 
 
-def figures(port: int, path: str, seconds: float) -> str:
-    """One endpoint's line.
+def print_figures(port: int, name: str, paths: Sequence[str], seconds: float) -> None:
+    """An endpoint alone, then asked by CLIENTS at once for so many seconds, if any."""
+    try:
+        print(figures(port, name, paths, seconds), flush=True)
+    except RefusedError as refusal:
+        print(f"{name:<40} {refusal}", flush=True)
+
+
+def figures(port: int, name: str, paths: Sequence[str], seconds: float) -> str:
+    """One endpoint's line; its requests go to these paths in turn.
 
     Raises:
         RefusedError: some answer was not 200, such as 503 for a statement that took too long.
     """
-    size, alone = asyncio.run(ask(port, path, 1, ALONE, ALONE_SECONDS))
-    line = f"{path:<40} {size:>9} {quantiles(alone)}"
+    requests = cycle([f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n".encode() for path in paths])
+    size, alone = run(ask(port, requests, 1, ALONE, ALONE_SECONDS))
+    line = f"{name:<40} {size:>9} {quantiles(alone)}"
     if seconds:
         begun = time.perf_counter()
-        _, together = asyncio.run(ask(port, path, CLIENTS, 10**9, seconds))
+        _, together = run(ask(port, requests, CLIENTS, 10**9, seconds))
         line += f" {quantiles(together)} {len(together) / (time.perf_counter() - begun):>8.0f}"
     return line
 
@@ -209,58 +231,78 @@ def at(times: list[float], share: float) -> float:
     return sorted(times)[min(int(share * len(times)), len(times) - 1)]
 
 
-async def ask(port: int, path: str, clients: int, most: int, seconds: float) -> tuple[int, list[float]]:
-    """The size of an answer, and how long each took; each client keeps one connection and asks again at once."""
-    times: list[float] = []
-    sizes: set[int] = set()
+def run[Result](work: Coroutine[Any, Any, Result]) -> Result:
+    """Let the clients do their work."""
+    return asyncio.run(work, loop_factory=new_event_loop)
+
+
+async def ask(port: int, requests: Iterator[bytes], clients: int, most: int, seconds: float) -> tuple[int, list[float]]:
+    """The size of the longest answer, and how long each took; each client asks again at once, on one connection."""
+    loop = asyncio.get_running_loop()
     ends = time.perf_counter() + seconds
-
-    async def client() -> None:
-        async with connected(port) as (reader, writer):
-            for _ in range(most):
-                begun = time.perf_counter()
-                sizes.add(await request(reader, writer, path))
-                times.append(time.perf_counter() - begun)
-                if time.perf_counter() > ends:
-                    return
-
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return max(sizes), times
+    asking = [
+        (await loop.create_connection(lambda: Asker(requests, most, ends), "127.0.0.1", port))[1]
+        for _ in range(clients)
+    ]
+    await asyncio.gather(*(client.done for client in asking))
+    return max(client.size for client in asking), [each for client in asking for each in client.times]
 
 
-async def request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> int:
-    """One request as a browser sends it; gives the size of the answer's body."""
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n".encode())
-    head = await reader.readuntil(b"\r\n\r\n")
-    lines = head.lower().split(b"\r\n")
-    if b" 200 " not in lines[0]:
-        raise RefusedError(lines[0].decode())
-    length = next((int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length:")), None)
-    if length is not None:
-        await reader.readexactly(length)
-        return length
-    size = 0
-    while chunk := int((await reader.readline()).strip(), 16):
-        await reader.readexactly(chunk + 2)
-        size += chunk
-    await reader.readline()
-    return size
+class Asker(asyncio.Protocol):
+    """One client: sends the next request as soon as an answer is there, until it has sent enough or time is up."""
 
+    def __init__(self, requests: Iterator[bytes], most: int, ends: float) -> None:
+        self._requests, self._most, self._ends = requests, most, ends
+        self._missing: int | None = None
+        self._head = b""
+        self.size = 0
+        self.times: list[float] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-@asynccontextmanager
-async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the server."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the first time."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not descend from it
+        self._send()
 
+    def data_received(self, data: bytes) -> None:
+        """Take a part of an answer."""
+        if self._missing is None:
+            self._head += data
+            head, end, body = self._head.partition(b"\r\n\r\n")
+            if not end:
+                return
+            length = LENGTH.search(head)
+            if b" 200 " not in head[:13] or length is None:
+                self._end(RefusedError(head.partition(b"\r\n")[0].decode()))
+                return
+            self._missing = int(length[1]) - len(body)
+            self.size = max(self.size, int(length[1]))
+        else:
+            self._missing -= len(data)
+        if self._missing == 0:
+            self.times.append(time.perf_counter() - self._begun)
+            if len(self.times) < self._most and time.perf_counter() < self._ends:
+                self._send()
+            else:
+                self._end(None)
 
-def _uvloop() -> object:
-    import uvloop
+    def connection_lost(self, error: Exception | None) -> None:
+        """Nothing more will come."""
+        self._end(RefusedError("the connection was closed"))
 
-    return uvloop.new_event_loop
+    def _send(self) -> None:
+        self._missing, self._head = None, b""
+        self._begun = time.perf_counter()
+        self._transport.write(next(self._requests))
+
+    def _end(self, refusal: RefusedError | None) -> None:
+        if self.done.done():
+            return
+        if refusal is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(refusal)
+        self._transport.close()
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 
-from coordinator_node.api.answers import UNCHANGED, TaggedRoute
+from coordinator_node.api.answers import UNCHANGED, TaggedRoute, json_answer
 from coordinator_node.api.auth import PUBLIC
 from coordinator_node.api.context import Context
 from coordinator_node.api.pages import PAGED, Paging
@@ -28,8 +28,8 @@ MOST_ROWS = 5000
 _RESERVED = reserved(Reward)
 
 
-@router.get("/checkpoints/rewards", responses=PAGED)
-def rewards(context: Context, pages: Paging, model_id: ModelId = None, limit: Limit = 20) -> list[Reward]:
+@router.get("/checkpoints/rewards", response_model=list[Reward], responses=PAGED)
+def rewards(context: Context, request: Request, pages: Paging, model_id: ModelId = None, limit: Limit = 20) -> Response:
     """What each ranked model was rewarded in the newest `limit` checkpoints: newest first, then by rank.
 
     A checkpoint whose emission or ranking cannot be read is left out. At most 5,000 rows, whole checkpoints each.
@@ -37,16 +37,19 @@ def rewards(context: Context, pages: Paging, model_id: ModelId = None, limit: Li
     after = pages.after(CheckpointPlace)
     with context.database.reading() as connection:
         found = newest_checkpoints(connection, limit=limit + 1, after=after)
-    told: list[Reward] = []
-    whole = 0
-    for row in found[:limit]:
-        own = _rewards(row, model_id)
-        if whole and len(told) + len(own) > MOST_ROWS:
-            break
-        told += own
-        whole += 1
-    pages.page(found, whole, CheckpointPlace.of)
-    return told
+    by_checkpoint = [(row, _rewards(row, model_id)) for row in found]
+    shown = pages.page(by_checkpoint, _fitting(by_checkpoint[:limit]), lambda pair: CheckpointPlace.of(pair[0]))
+    return json_answer(request, [reward for _, own in shown for reward in own], pages.next, tagged=True)
+
+
+def _fitting(by_checkpoint: list[tuple[Record, list[Reward]]]) -> int:
+    """How many checkpoints fit MOST_ROWS, at least one."""
+    rows = 0
+    for place, (_, own) in enumerate(by_checkpoint):
+        rows += len(own)
+        if place and rows > MOST_ROWS:
+            return place
+    return max(len(by_checkpoint), 1)
 
 
 def _rewards(checkpoint: Record, model_id: str | None) -> list[Reward]:
@@ -55,11 +58,8 @@ def _rewards(checkpoint: Record, model_id: str | None) -> list[Reward]:
     if shares is None or not isinstance(ranking, list):
         return []
     entries = [(index, entry) for index, entry in enumerate(ranking) if isinstance(entry, dict)]
-    return [
-        _reward(checkpoint, entry, shares.get(index, 0.0))
-        for index, entry in entries
-        if model_id in (None, str(entry.get("model_id")))
-    ]
+    made = [_reward(checkpoint, entry, shares.get(index, 0.0)) for index, entry in entries]
+    return [reward for reward in made if model_id in (None, reward.model_id)]
 
 
 def _reward(checkpoint: Record, entry: dict[str, Any], percentage: float) -> Reward:

@@ -133,7 +133,7 @@ class _Told:
 
 
 def _snapshot(row: Record, measures: Mapping[str, None], common: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = {**measures, **numbers(parse_object(row["numbers"]))}
+    metrics = {**measures, **numbers(row["numbers"])}
     return {
         **{name: value for name, value in metrics.items() if name not in _SNAPSHOT},
         **common,

@@ -5,6 +5,8 @@ Both give the same columns, those of `prediction_buckets`.
 
 from __future__ import annotations
 
+from coordinator_node.db.series import ONCE
+
 # JSONB holds numbers that no double can; beyond this a cast, or a sum of many, would fail the statement.
 _NUMBER = """
     CASE WHEN jsonb_typeof({value}) = 'number' AND abs(CAST({value} AS numeric)) <= 1e290
@@ -55,7 +57,6 @@ def summed_rows(begins_at: str, condition: str) -> str:
         begins_at: the bucket of `prediction.performed_at`, as SQL.
         condition: on `prediction`, as SQL.
     """
-    # OFFSET 0 keeps what stands inside from being computed again wherever it is used outside.
     return f"""
         SELECT begins_at, model_id, scope_key, prediction_config_id, count(*), max(performed_at),
                count(*) FILTER (WHERE failed), sum(value), count(value), min(horizon), max(horizon),
@@ -72,8 +73,8 @@ def summed_rows(begins_at: str, condition: str) -> str:
                        prediction.status, prediction.failed_reason AS own_reason, score.failed_reason AS score_reason,
                        score.result_jsonb, score.result_jsonb -> CAST(:value_field AS text) AS found
                 FROM predictions AS prediction {_SCORE}
-                WHERE {condition} OFFSET 0
-            ) AS joined OFFSET 0
+                WHERE {condition} {ONCE}
+            ) AS joined {ONCE}
         ) AS points
         GROUP BY begins_at, model_id, scope_key, prediction_config_id
     """  # noqa: S608 - put together from constants of this package and names of parameters

@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from coordinator_node.db.series import ONCE
+
 _IS_NUMBER = "jsonb_typeof({value}) = 'number'"
-_TOTAL = """
-    sum(CASE WHEN jsonb_typeof({value}) = 'number' THEN CAST({value} AS numeric) * {weight} END),
-    COALESCE(sum(CASE WHEN jsonb_typeof({value}) = 'number' THEN {weight} END), 0)
+_NUMBER = "CASE WHEN jsonb_typeof(value) = 'number' THEN CAST(value AS numeric) END"
+_WEIGHTED = """
+    sum(number * weight), COALESCE(sum(weight) FILTER (WHERE number IS NOT NULL), 0), COALESCE(sum(missing), 0)
 """
 # JSONB holds numbers that no double can; beyond this a cast, or a sum of many, would fail the statement.
 _FITTING = """
     CASE WHEN jsonb_typeof({value}) = 'number' AND abs(CAST({value} AS numeric)) <= 1e290
          THEN CAST({value} AS numeric) END
 """
-_MISSING = "COALESCE(sum(CASE WHEN cycle_id IS NOT NULL THEN CAST(meta_jsonb ->> '{name}' AS bigint) END), 0)"
+_MISSING = "CASE WHEN cycle_id IS NOT NULL THEN CAST(meta_jsonb ->> 'missing_count' AS bigint) END AS missing"
 
 
 def window_parts(ends_at: str, condition: str) -> str:
@@ -30,30 +32,44 @@ def window_parts(ends_at: str, condition: str) -> str:
         ends_at: the bucket of `period_end`, as SQL.
         condition: on `snapshots`, as SQL.
     """
-    value = "(result_summary_jsonb -> CAST(:value_field AS text))"
     return f"""
-        SELECT {ends_at}, model_id, {_TOTAL.format(value=value, weight="prediction_count")},
-               {_MISSING.format(name="missing_count")}
-        FROM snapshots WHERE {condition} AND superseded_by IS NULL GROUP BY 1, model_id
+        SELECT ends_at, model_id, {_WEIGHTED}
+        FROM (
+            SELECT ends_at, model_id, prediction_count AS weight, missing, {_NUMBER} AS number
+            FROM (
+                SELECT {ends_at} AS ends_at, model_id, prediction_count, {_MISSING},
+                       result_summary_jsonb -> CAST(:value_field AS text) AS value
+                FROM snapshots WHERE {condition} AND superseded_by IS NULL {ONCE}
+            ) AS found {ONCE}
+        ) AS weighted
+        GROUP BY ends_at, model_id
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
 
 def scope_parts(ends_at: str, condition: str) -> str:
     """ends_at, model_id, scope_key, total, weight, missing, likewise."""
-    weight = "CAST(scopes -> key ->> 'prediction_count' AS bigint)"
     # jsonb_each would lay out a table for each snapshot, which takes several times as long as all the rest.
     return f"""
-        SELECT ends_at, model_id, key, {_TOTAL.format(value="(scopes -> key -> 'value')", weight=weight)},
-               COALESCE(sum(CAST(scopes -> key ->> 'missing_count' AS bigint)), 0)
+        SELECT ends_at, model_id, key, {_WEIGHTED}
         FROM (
-            SELECT {ends_at} AS ends_at, model_id, scopes, jsonb_object_keys(scopes) AS key
+            SELECT ends_at, model_id, key, CAST(scope ->> 'prediction_count' AS bigint) AS weight,
+                   CAST(scope ->> 'missing_count' AS bigint) AS missing, {_NUMBER} AS number
             FROM (
-                SELECT period_end, model_id, CASE WHEN jsonb_typeof(meta_jsonb -> 'scopes') = 'object'
-                                                  THEN meta_jsonb -> 'scopes' END AS scopes
-                FROM snapshots WHERE {condition} AND superseded_by IS NULL AND cycle_id IS NOT NULL
-            ) AS counted
-        ) AS by_scope
-        GROUP BY 1, model_id, key
+                SELECT ends_at, model_id, key, scope, scope -> 'value' AS value
+                FROM (
+                    SELECT ends_at, model_id, key, scopes -> key AS scope
+                    FROM (
+                        SELECT {ends_at} AS ends_at, model_id, scopes, jsonb_object_keys(scopes) AS key
+                        FROM (
+                            SELECT period_end, model_id, CASE WHEN jsonb_typeof(meta_jsonb -> 'scopes') = 'object'
+                                                              THEN meta_jsonb -> 'scopes' END AS scopes
+                            FROM snapshots WHERE {condition} AND superseded_by IS NULL AND cycle_id IS NOT NULL
+                        ) AS counted
+                    ) AS by_scope {ONCE}
+                ) AS taken_apart {ONCE}
+            ) AS found {ONCE}
+        ) AS weighted
+        GROUP BY ends_at, model_id, key
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
 
@@ -102,7 +118,6 @@ def named_sums(ends_at: str, condition: str, names: Sequence[str], values: dict[
         f" sum(weight) FILTER (WHERE number_{place} IS NOT NULL) AS weight_{place}"
         for place in places
     )
-    # OFFSET 0 keeps what stands inside from being computed again wherever it is used outside.
     return f"""
         SELECT ends_at, model_id, count(*) AS snapshots, sum(prediction_count) AS prediction_count,
                min(period_start) AS period_start, max(period_end) AS period_end,
@@ -117,9 +132,31 @@ def named_sums(ends_at: str, condition: str, names: Sequence[str], values: dict[
                     SELECT *, CASE WHEN jsonb_typeof(result_summary_jsonb) = 'object' THEN result_summary_jsonb
                               END AS doc
                     FROM snapshots WHERE {condition} AND superseded_by IS NULL
-                ) AS documents OFFSET 0
-            ) AS taken_apart OFFSET 0
+                ) AS documents {ONCE}
+            ) AS taken_apart {ONCE}
         ) AS weighted
+        GROUP BY 1, 2
+    """  # noqa: S608 - put together from constants of this package and names of parameters
+
+
+def kept_named_sums(ends_at: str, condition: str, names: Sequence[str]) -> str:
+    """What `named_sums` gives, over the kept buckets that meet a condition; with the parameters of that one."""
+    places = range(len(names))
+    found = "".join(f", numbers_jsonb -> CAST(:name_{place} AS text) AS found_{place}" for place in places)
+    sums = "".join(
+        f", sum(CAST(found_{place} -> 0 AS numeric)) AS total_{place},"
+        f" sum(CAST(found_{place} -> 1 AS bigint)) AS weight_{place}"
+        for place in places
+    )
+    return f"""
+        SELECT ends_at, model_id, sum(snapshots) AS snapshots, sum(prediction_count) AS prediction_count,
+               min(period_start) AS period_start, max(period_end) AS period_end,
+               count(*) FILTER (WHERE more) AS others {sums}
+        FROM (
+            SELECT {ends_at} AS ends_at, model_id, snapshots, prediction_count, period_start, period_end,
+                   numbers_jsonb - CAST(:names AS text[]) <> '{{}}' AS more {found}
+            FROM snapshot_buckets WHERE {condition} {ONCE}
+        ) AS taken_apart
         GROUP BY 1, 2
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
