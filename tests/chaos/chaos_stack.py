@@ -31,6 +31,7 @@ from coordinator_node.local.supervisor import Supervisor
 
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 180.0  # for a machine that does much else; the recovery is what is printed
+NAMED_SECONDS = 2.0  # what takes longer is named among what the processes say
 CHECKPOINT_SECONDS = 20
 CHECKPOINT_GRACE_SECONDS = 10
 
@@ -253,11 +254,13 @@ class ChaosStack(LocalStack):
 
     async def _until(self, what: str, true: Callable[[], bool]) -> None:
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + PATIENCE_SECONDS
+        begun = loop.time()
         while not await asyncio.to_thread(true):
-            if loop.time() > give_up:
+            if loop.time() > begun + PATIENCE_SECONDS:
                 raise FaultError(f"{what}: not within {PATIENCE_SECONDS:g} s")
             await asyncio.sleep(POLL_SECONDS)
+        if (waited := loop.time() - begun) > NAMED_SECONDS:
+            self.supervisor.say(f"{waited:.1f} s until there was: {what}")
 
 
 @asynccontextmanager
