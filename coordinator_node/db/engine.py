@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlmodel import Session
 
 from coordinator_node.config.settings import Settings
@@ -26,6 +26,14 @@ SERVER_OPTIONS = {
 
 # A leader's own work between two statements, such as an operator's metrics over thousands of rows a model.
 _TAKE_YOUR_TIME = text("SET LOCAL idle_in_transaction_session_timeout = '10min'")
+
+# By the names that the server knows: transaction_timeout came with Postgres 17.
+_NO_LIMITS = text(
+    """
+    SELECT set_config(name, '0', true) FROM pg_settings
+    WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')
+    """
+)
 
 
 class Fence(Protocol):
@@ -76,3 +84,8 @@ def transaction(engine: Engine, *fences: Fence) -> Iterator[Session]:
 def allow_long_work(session: Session) -> None:
     """Let the transaction lie idle for minutes while operators' code runs, instead of being ended in between."""
     session.connection().execute(_TAKE_YOUR_TIME)
+
+
+def lift_time_limits(connection: Connection) -> None:
+    """Let the transaction take its time, whatever limits its role or database has: migrations and backups need it."""
+    connection.execute(_NO_LIMITS)

@@ -14,6 +14,7 @@ import coordinator_node
 from alembic import command
 from coordinator_node.db import adoption, tables  # noqa: F401 - `tables` fills SQLModel.metadata
 from coordinator_node.db.advisory import AdvisoryLock, take
+from coordinator_node.db.engine import lift_time_limits
 from coordinator_node.db.failures import LOCK_NOT_AVAILABLE, one_line, reached_server, sqlstate
 from coordinator_node.entities.errors import ConfigurationError
 
@@ -71,6 +72,8 @@ def migrate_engine(engine: Engine, *, reset: bool = False) -> str:
     try:
         with engine.begin() as connection:
             _check_server(connection)
+            # Of several that start at once, all but one wait as long as that one works.
+            lift_time_limits(connection)
             take(connection, AdvisoryLock.MIGRATE)
             connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
             if reset:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 
 from coordinator_node import config_loader
 from coordinator_node.db.advisory import AdvisoryLock, take
+from coordinator_node.db.engine import lift_time_limits
 from coordinator_node.db.init_db import main, migrate, reset_db
 from coordinator_node.db.migrations import head_revision
 
@@ -57,7 +58,8 @@ def test_of_several_containers_that_start_at_once_one_migrates_and_all_are_conte
     command = [str(Path(sys.executable).parent / "coordinator-node"), "migrate"]
     environment = os.environ | {"DATABASE_URL": empty_database_url}
     with engine.begin() as connection:
-        # Held until all of them stand at the lock, so that they do race.
+        # Held until all of them stand at the lock, however long they take to start, so that they do race.
+        lift_time_limits(connection)
         take(connection, AdvisoryLock.MIGRATE)
         started = [
             subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -112,6 +112,28 @@ def test_several_at_once_wait_for_one_another_and_only_one_works(empty_database_
     assert [("made" in line, "already" in line) for line in done].count((False, True)) == 2
 
 
+def test_one_that_waits_is_not_ended_by_the_limits_of_its_role_or_database(
+    empty_database_url: str, connect: Connect, engine: Engine
+) -> None:
+    target = connect(empty_database_url)
+    name = target.url.database
+    with target.connect() as holding:
+        for limit in ("statement_timeout", "lock_timeout", "transaction_timeout"):
+            holding.execute(text(f"ALTER DATABASE {name} SET {limit} = '100ms'"))
+        holding.commit()
+        # Of another database, whose sessions have no such limits.
+        waited = f"""
+            SELECT count(*) FROM pg_stat_activity
+            WHERE datname = '{name}' AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > '200ms'
+        """
+        with ThreadPoolExecutor(1) as pool:
+            take(holding, AdvisoryLock.MIGRATE)
+            started = pool.submit(migrate_engine, connect(empty_database_url))
+            wait_until(lambda: started.done() or fetch(engine, waited)[0][0] == 1)
+            holding.rollback()
+            assert "made" in started.result(timeout=60)
+
+
 def test_a_stranger_s_revision_is_refused(empty_database_url: str, connect: Connect) -> None:
     target = connect(empty_database_url)
     with target.begin() as connection:

@@ -17,7 +17,7 @@ from coordinator_node.cli.backup.programs import ProgramError, find_program, run
 from coordinator_node.cli.backup.record import BackupRecord, digest_of, record_of
 from coordinator_node.config.settings import load_settings
 from coordinator_node.db.contents import read_contents
-from coordinator_node.db.engine import engine_from
+from coordinator_node.db.engine import engine_from, lift_time_limits
 from coordinator_node.db.failures import one_line
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.entities.times import utc_now
@@ -98,8 +98,7 @@ def _snapshot(engine: Engine) -> Iterator[Connection]:
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with engine.connect().execution_options(**options) as connection:
         # It lies idle while pg_dump works.
-        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        lift_time_limits(connection)
         yield connection
 
 

@@ -15,7 +15,7 @@ from coordinator_node.cli.backup.script import needs_script, restore_by_script
 from coordinator_node.config.settings import load_settings
 from coordinator_node.db import tables  # noqa: F401 - fills SQLModel.metadata
 from coordinator_node.db.contents import differences, has_table, read_contents, table_names
-from coordinator_node.db.engine import engine_from
+from coordinator_node.db.engine import engine_from, lift_time_limits
 from coordinator_node.db.failures import one_line
 from coordinator_node.db.migrations import head_revision, knows_revision
 from coordinator_node.entities.errors import ConfigurationError
@@ -92,7 +92,7 @@ def _restore(engine: Engine, dump: Path, record: BackupRecord, *, replace: bool)
     else:
         run_program(program, engine, *arguments, str(dump))
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        lift_time_limits(connection)
         wrong = differences(record.contents, read_contents(connection))
     if wrong:
         more = f", and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
