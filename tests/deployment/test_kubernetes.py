@@ -220,6 +220,9 @@ def test_the_autoscalers_look_at_a_metric_that_the_api_shows() -> None:
         assert (metric["name"], metric["selector"]["matchLabels"]["stage"]) in shown
         [rule] = documents("prometheus-adapter.yaml")[0]["rules"]["external"]
         assert metric["name"] in rule["seriesQuery"]
+        # Two competitions of one cluster have the same series.
+        assert rule["resources"]["overrides"] == {"namespace": {"resource": "namespace"}}
+        assert "<<.LabelMatchers>>" in rule["metricsQuery"]
     assert named("HorizontalPodAutoscaler")["coordinator-predict"]["spec"]["maxReplicas"] == SHARDS
 
 
