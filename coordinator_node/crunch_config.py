@@ -5,7 +5,7 @@ Subclass `CrunchConfig` in `config/crunch_config.py`, or make one instance of it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, Literal
 
@@ -202,14 +202,14 @@ class ScheduledPrediction(BaseModel):
     meta: dict[str, Any] = {}
 
 
-def _priced(feed_records: Iterable[FeedRecord]) -> Iterator[tuple[datetime, float]]:
-    """The time and the price of each record that has one."""
+def _first_priced(feed_records: Iterable[FeedRecord]) -> tuple[datetime, float] | None:
+    """The time and the price of the first record that has one."""
     for record in feed_records:
         for name in ("close", "price"):
             value = record.values.get(name)
             if type(value) is float or (isinstance(value, int | float) and not isinstance(value, bool)):
-                yield record.ts_event, float(value)
-                break
+                return record.ts_event, float(value)
+    return None
 
 
 def default_resolve_ground_truth(
@@ -226,7 +226,7 @@ def default_resolve_ground_truth(
         entry_price, resolved_price, profit (a fraction: 0.01 is 1 %), direction_up; None while there are fewer than
         two distinct records, or where the entry price is not positive.
     """
-    first, last = next(_priced(feed_records), None), next(_priced(reversed(feed_records)), None)
+    first, last = _first_priced(feed_records), _first_priced(reversed(feed_records))
     if first is None or last is None or first[0] == last[0]:
         return None
     entry, resolved = first[1], last[1]

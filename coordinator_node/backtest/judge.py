@@ -84,7 +84,7 @@ class Judge:
         verdict = self._score(record, outcome.truth)
         record.status = PredictionStatus.SCORED if verdict.success else PredictionStatus.FAILED
         if verdict.result:
-            verdict = verdict._replace(result=as_stored(verdict.result))
+            verdict = Verdict(record.id, verdict.success, as_stored(verdict.result), verdict.failed_reason)
         return Judged(record, verdict.failed_reason, outcome.truth, verdict)
 
     def _outcome(self, one: Played) -> Outcome | None:

@@ -80,13 +80,14 @@ class Market:
         ]
         self._several = len(settings.feed_subjects) > 1
         self._changed: dict[str, _Subject] = {}
+        self._next_at = min(subject.next_at for subject in self._subjects)
         self.problem: str | None = NO_INPUT
         self.bars = 0
 
     def ticks_until(self, moment: datetime) -> Iterator[Document]:
         """Go to a moment by way of all before it at which something becomes known: the ticks of each, in order."""
-        while (first := min([subject.next_at for subject in self._subjects])) <= moment:
-            yield from self.move_to(first)
+        while self._next_at <= moment:
+            yield from self.move_to(self._next_at)
 
     def move_to(self, moment: datetime) -> Sequence[Document]:
         """Go to a moment; the documents that models are ticked with there, each their own.
@@ -98,6 +99,7 @@ class Market:
             if subject.next_at <= moment:
                 self.bars += subject.advance(moment)
                 self._changed[subject.name] = subject
+        self._next_at = min([subject.next_at for subject in self._subjects])
         if not self._changed:
             return ()
         try:

@@ -27,6 +27,7 @@ type Progress = Callable[[float], None]
 """Is told how much of the work is done, from 0 to 1."""
 
 REPORTS = 100
+_STATUSES = {status.value: status for status in PredictionStatus}
 
 
 @dataclass(slots=True)
@@ -163,7 +164,7 @@ def _ask(
         prediction_config_id=schedule.id,
         scope_key=schedule.scope_key,
         scope=schedule.scope,
-        status=PredictionStatus(columns["status"]),
+        status=_STATUSES[columns["status"]],
         exec_time_ms=columns["exec_time_ms"],
         inference_output=as_stored(columns["inference_output_jsonb"]),
         meta={},

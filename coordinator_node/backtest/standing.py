@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from coordinator_node.backtest.numbers import Numbers
 from coordinator_node.config.settings import Settings
 from coordinator_node.crunch_config import CrunchConfig, default_compute_metrics
 from coordinator_node.db.json_text import encode_json
+from coordinator_node.entities.errors import RAISED_BY_CALLABLES
 from coordinator_node.entities.prediction import PredictionStatus
 from coordinator_node.entities.times import from_epoch
 from coordinator_node.metrics import get_default_registry
@@ -33,7 +34,7 @@ from coordinator_node.services.checkpoint_periods import OpenPeriod
 from coordinator_node.services.generations import LIVE_GENERATION
 from coordinator_node.services.snapshot.observations import Observation, ObservationStore
 from coordinator_node.services.snapshot.stage import MICROSECOND
-from coordinator_node.services.snapshot.summary import ModelSummary, aggregator_of, summarise
+from coordinator_node.services.snapshot.summary import aggregated, aggregator_of, summarise
 from coordinator_node.services.snapshot.uncounted import Miss, UncountedScore
 from coordinator_node.services.snapshot.window_metrics import needs_rows, window_metrics
 from coordinator_node.services.snapshot.window_tables import Span
@@ -58,6 +59,8 @@ class Part:
     @property
     def period_end(self) -> datetime:
         """The snapshot's period_end."""
+        if len(self.scores) == 1 and not self.misses:
+            return self.scores[0].resolvable_at
         ends = [score.resolvable_at for score in self.scores] + [miss.resolvable_at for miss in self.misses]
         return max(ends)
 
@@ -166,19 +169,24 @@ class Standings:
         aggregation = self._config.aggregation
         starts = window_starts(aggregation, as_of)
         earliest = min(starts.values(), default=as_of)
-        counted = [
-            (ended_at, _counted(self._summary(part), aggregation.value_field))
-            for part in parts
-            if (ended_at := part.period_end) > earliest
-        ]
+        counted = [(ended_at, self._counted(part)) for part in parts if (ended_at := part.period_end) > earliest]
         means = {
             name: _sums_of([one for ended_at, one in counted if ended_at > start]).mean(aggregation.missing_score)
             for name, start in starts.items()
         }
         return {name: math.nan if mean is None else mean for name, mean in means.items()}
 
-    def _summary(self, part: Part) -> ModelSummary:
-        return summarise(part.scores, part.misses, self._aggregator, self._config.aggregation.value_field)[0]
+    def _counted(self, part: Part) -> _Counted:
+        """What windows read of the part's snapshot; most hold one score and nothing else, whose sum is quickly made."""
+        field = self._config.aggregation.value_field
+        if len(part.scores) == 1 and not part.misses and part.scores[0].success:
+            try:
+                summary = aggregated([dict(part.scores[0].observation.result)], self._aggregator)
+                return _counted(summary.get(field), 1, 0)
+            except RAISED_BY_CALLABLES:  # an operator's aggregator may raise anything: `summarise` says and counts it
+                pass
+        made = summarise(part.scores, part.misses, self._aggregator, field)[0]
+        return _counted(made.summary.get(field), made.prediction_count, made.meta["missing_count"])
 
     def _metrics(self, parts: dict[str, list[Part]]) -> dict[str, dict[str, float | None]]:
         """The metrics of each model's last snapshot with a score; models whose last ones were one cycle, together."""
@@ -225,11 +233,10 @@ class _Counted(NamedTuple):
     missing: int
 
 
-def _counted(summary: ModelSummary, field: str) -> _Counted:
-    value, missing = as_number(summary.summary.get(field)), summary.meta["missing_count"]
+def _counted(given: Any, count: int, missing: int) -> _Counted:
+    value = as_number(given)
     if value is None:
         return _Counted(Decimal(0), 0, missing)
-    count = summary.prediction_count
     return _Counted(_EXACT.multiply(Decimal(repr(value)), count), count, missing)
 
 

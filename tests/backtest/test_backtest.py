@@ -182,6 +182,19 @@ def test_the_metrics_hand_computed(tmp_path: Path) -> None:
     assert result.metrics["hit_rate"] == result.run_metrics["hit_rate"]
 
 
+def test_an_aggregator_that_raises_costs_what_it_was_given_only(tmp_path: Path) -> None:
+    def only_gains(results: list[dict[str, Any]]) -> dict[str, Any]:
+        if results[0]["value"] < 0:
+            raise ArithmeticError("no losses here")
+        return {"value": results[0]["value"]}
+
+    root = write_files(tmp_path, candles())
+    result = BacktestRunner(Momentum, config_of(aggregate_snapshot=only_gains), data=root).run(START, START + 2 * HOUR)
+    scores = result.predictions_df.score
+    assert 0 < (scores < 0).sum() < len(scores)
+    assert result.metrics["score_recent"] == pytest.approx(scores[scores >= 0].mean(), rel=1e-12)
+
+
 def test_the_result_can_be_kept_and_shown(tmp_path: Path) -> None:
     root = write_files(tmp_path, candles())
     result = BacktestRunner(Momentum, config_of(), data=root).run("2025-06-01", "2025-06-01T02:00:00Z")

@@ -73,7 +73,7 @@ def test_a_candle_is_known_one_spacing_after_its_open_time(engine: Engine) -> No
 
 
 def test_windows_are_the_naive_ones_of_any_records(engine: Engine) -> None:
-    @settings(max_examples=40)
+    @settings(max_examples=40, deadline=None)
     @given(
         events=st.sets(st.integers(0, 30), min_size=1),
         windows=st.lists(st.tuples(st.integers(-2, 32), st.integers(0, 20)), min_size=1, max_size=8),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from coordinator_node.entities.times import from_epoch
@@ -45,7 +46,11 @@ class Schedule:
 
     def resolvable_at(self, slot_at: datetime) -> datetime:
         """When the outcome of a slot is known."""
-        return slot_at + timedelta(seconds=self.horizon_seconds)
+        return slot_at + self._horizon
+
+    @cached_property
+    def _horizon(self) -> timedelta:
+        return timedelta(seconds=self.horizon_seconds)
 
     def deadline_at(self, slot_at: datetime) -> datetime:
         """Until when a slot may be called and its answers are taken."""
