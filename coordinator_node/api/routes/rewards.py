@@ -37,19 +37,16 @@ def rewards(context: Context, request: Request, pages: Paging, model_id: ModelId
     after = pages.after(CheckpointPlace)
     with context.database.reading() as connection:
         found = newest_checkpoints(connection, limit=limit + 1, after=after)
-    by_checkpoint = [(row, _rewards(row, model_id)) for row in found]
-    shown = pages.page(by_checkpoint, _fitting(by_checkpoint[:limit]), lambda pair: CheckpointPlace.of(pair[0]))
-    return json_answer(request, [reward for _, own in shown for reward in own], pages.next, tagged=True)
-
-
-def _fitting(by_checkpoint: list[tuple[Record, list[Reward]]]) -> int:
-    """How many checkpoints fit MOST_ROWS, at least one."""
-    rows = 0
-    for place, (_, own) in enumerate(by_checkpoint):
-        rows += len(own)
-        if place and rows > MOST_ROWS:
-            return place
-    return max(len(by_checkpoint), 1)
+    told: list[Reward] = []
+    whole = 0
+    for row in found[:limit]:
+        own = _rewards(row, model_id)
+        if whole and len(told) + len(own) > MOST_ROWS:
+            break
+        told += own
+        whole += 1
+    pages.page(found, whole, CheckpointPlace.of)
+    return json_answer(request, told, pages.next, tagged=True)
 
 
 def _rewards(checkpoint: Record, model_id: str | None) -> list[Reward]:
