@@ -16,7 +16,7 @@ from coordinator_node.db.failures import one_line
 from coordinator_node.db.migrations import MigrationError, migrate_engine
 from coordinator_node.db.schedules import sync_schedules
 from coordinator_node.entities.errors import ConfigurationError
-from coordinator_node.entities.times import utc_now
+from coordinator_node.runtime.clock import database_time
 
 __all__ = ["main", "migrate", "reset_db"]
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             done = migrate_engine(engine, reset=reset)
             with transaction(engine) as session:
-                sync_schedules(session, schedules, utc_now())
+                sync_schedules(session, schedules, database_time(session))
         finally:
             engine.dispose()
     except ConfigurationError as error:

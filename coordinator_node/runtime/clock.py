@@ -53,12 +53,18 @@ class WorkerClock:
         self._begun_at += database_time - now
 
 
+def database_time(session: Session) -> datetime:
+    """The database's time, as an aware datetime in UTC; later with each question, also within a transaction."""
+    found: datetime = session.connection().execute(text("SELECT clock_timestamp()")).scalar_one()
+    return found
+
+
 def not_ahead(session: Session, now: datetime) -> datetime:
     """The worker's time, or the database's where the worker's is well ahead of it.
 
     Rows written for a future that a clock only jumped to would keep everything after the jump from being done.
     """
-    known: datetime = session.connection().execute(text("SELECT clock_timestamp()")).scalar_one()
+    known = database_time(session)
     if now - known <= AHEAD:
         return now
     log.warning(

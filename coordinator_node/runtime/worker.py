@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 from wsgiref.simple_server import WSGIServer
 
@@ -33,11 +34,11 @@ DRAIN_SECONDS = 9.0
 class Worker:
     """What a worker's body works with. `stop` is set when it shall end, `wake` when there may be work."""
 
-    def __init__(self, role: str, settings: Settings, engine: Engine) -> None:
+    def __init__(self, role: str, settings: Settings, engine: Engine, clock: WorkerClock | None = None) -> None:
         self.role = role
         self.settings = settings
         self.engine = engine
-        self.clock = WorkerClock()
+        self.clock = clock or WorkerClock()
         self.heartbeat = Heartbeat(engine, role, self.clock)
         self.stop = asyncio.Event()
         self.wake = asyncio.Event()
@@ -217,12 +218,14 @@ def run_worker(
     build: Callable[[Settings], tuple[Engine, Callable[[Worker], Awaitable[None]]]],
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     *,
+    clock: WorkerClock | None = None,
     without_database: bool = False,
 ) -> int:
     """Run one worker in the foreground.
 
     `build` makes the engine and the body from the settings, and raises ConfigurationError where they cannot work.
-    `loop_factory` makes the event loop; None is asyncio's own. `without_database` lets the body begin before the
+    `loop_factory` makes the event loop; None is asyncio's own. `clock` is the worker's, for a body that takes it before
+    there is a worker; None makes one. `without_database` lets the body begin before the
     database answers.
 
     Returns:
@@ -232,7 +235,8 @@ def run_worker(
         settings = load_settings()
         configure_logging(settings, role)
         engine, body = build(settings)
-        asyncio.run(_run(role, settings, engine, body, without_database), loop_factory=loop_factory)
+        worker = partial(Worker, role, settings, engine, clock)
+        asyncio.run(_run(worker, body, without_database), loop_factory=loop_factory)
     except ConfigurationError as error:
         sys.stderr.write(f"{role} worker: wrong configuration: {error}\n")
         return 2
@@ -244,11 +248,9 @@ def run_worker(
 
 
 async def _run(
-    role: str,
-    settings: Settings,
-    engine: Engine,
+    make_worker: Callable[[], Worker],
     body: Callable[[Worker], Awaitable[None]],
     without_database: bool,
 ) -> None:
     # Made inside the loop, because its events belong to one.
-    await Worker(role, settings, engine).run(body, without_database=without_database)
+    await make_worker().run(body, without_database=without_database)

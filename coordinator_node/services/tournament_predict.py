@@ -18,8 +18,8 @@ from coordinator_node.db.repositories import DBScoreRepository
 from coordinator_node.db.session import create_session
 from coordinator_node.entities.errors import TemporaryError
 from coordinator_node.entities.prediction import PredictionRecord, ScoreRecord
-from coordinator_node.entities.times import utc_now
 from coordinator_node.entities.tournament import RoundStatus
+from coordinator_node.runtime.clock import database_time
 from coordinator_node.runtime.heartbeat import any_alive
 from coordinator_node.runtime.logging import get_logger
 from coordinator_node.services.score import score_stage
@@ -75,7 +75,7 @@ class TournamentPredictService:
             RoundConflictError: there is a round of this id, no model is known, or the config is not for tournaments.
             NoPredictWorkerError: none is alive; the round was not queued.
         """
-        await asyncio.to_thread(self._queue, round_id, features, now or utc_now())
+        await asyncio.to_thread(self._queue, round_id, features, now)
         await self._called(round_id)
         return await asyncio.to_thread(self.get_round_predictions, round_id)
 
@@ -100,7 +100,7 @@ class TournamentPredictService:
         """
         config = self._config()
         with transaction(self._engine()) as session:
-            due = give_truth(session, config, round_id, ground_truth, now or utc_now())
+            due = give_truth(session, config, round_id, ground_truth, now or database_time(session))
         self._score(round_id, config, due)
         with Session(self._engine()) as session:
             return round_scores(session, round_id)
@@ -122,7 +122,7 @@ class TournamentPredictService:
         with Session(self._engine()) as session:
             return round_status(session.connection(), round_id)
 
-    def _queue(self, round_id: str, features: list[dict[str, Any]], now: datetime) -> None:
+    def _queue(self, round_id: str, features: list[dict[str, Any]], now: datetime | None) -> None:
         config = self._config()
         if not is_tournament(config):
             raise RoundConflictError(
@@ -133,7 +133,7 @@ class TournamentPredictService:
                 raise NoPredictWorkerError(
                     f"round {round_id!r} was not queued: no predict worker is alive that would call the models"
                 )
-            queue_round(session, config, round_id, features, now)
+            queue_round(session, config, round_id, features, now or database_time(session))
 
     async def _called(self, round_id: str) -> None:
         """Wait until all models were asked, or nothing has happened for too long."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import partial
 
 import uvloop
 from sqlalchemy import Engine
@@ -14,17 +16,24 @@ from coordinator_node.api.server import listen_on, serve
 from coordinator_node.config.settings import Settings
 from coordinator_node.config_loader import load_config
 from coordinator_node.db.engine import engine_from, replica_from
+from coordinator_node.entities.times import utc_now
+from coordinator_node.runtime.clock import WorkerClock
 from coordinator_node.runtime.worker import Worker, run_worker
 from coordinator_node.services.checks.findings import warn_of
 from coordinator_node.services.checks.variables import unknown_variables
 
 
-def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None]]]:
-    """The worker's engine and body; the port is taken here, so that a taken one is said before anything starts."""
+def build(
+    settings: Settings, clock: Callable[[], datetime] = utc_now
+) -> tuple[Engine, Callable[[Worker], Awaitable[None]]]:
+    """The worker's engine and body; the port is taken here, so that a taken one is said before anything starts.
+
+    `clock` is the worker's, by which rounds are queued and their truth is given.
+    """
     warn_of(unknown_variables(os.environ))
     engine = engine_from(settings, "report-worker")
     replica = replica_from(settings, "report-worker")
-    app = create_app(settings, engine, load_config(), replica=replica)
+    app = create_app(settings, engine, load_config(), clock, replica=replica)
     listener = listen_on(settings.report_api_host, settings.report_api_port)
 
     async def body(worker: Worker) -> None:
@@ -39,7 +48,8 @@ def build(settings: Settings) -> tuple[Engine, Callable[[Worker], Awaitable[None
 
 def main() -> int:
     """Run it in the foreground; returns the exit code."""
-    return run_worker("report", build, uvloop.new_event_loop, without_database=True)
+    clock = WorkerClock()
+    return run_worker("report", partial(build, clock=clock), uvloop.new_event_loop, clock=clock, without_database=True)
 
 
 if __name__ == "__main__":

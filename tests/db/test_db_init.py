@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from coordinator_node.db.advisory import AdvisoryLock, take
 from coordinator_node.db.engine import lift_time_limits
 from coordinator_node.db.init_db import main, migrate, reset_db
 from coordinator_node.db.migrations import head_revision
+from coordinator_node.entities import times
 
 Connect = Callable[[str], Engine]
 ACTIVE = "SELECT id, active FROM scheduled_prediction_configs ORDER BY id"
@@ -47,6 +49,21 @@ def test_the_command_migrates_and_loads_the_schedules(
     assert "made" in done.stdout
     assert "1 active schedule(s)" in done.stdout
     assert fetch(connect(empty_database_url), ACTIVE) == [("BTC-60-every-15s-horizon-60s", True)]
+
+
+def test_a_schedule_begins_by_the_databases_clock_where_the_machines_is_wrong(
+    empty_database_url: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Ahead:
+            return super().now(tz) + timedelta(hours=1)
+
+    monkeypatch.setattr(times, "datetime", Ahead)
+    use(monkeypatch, empty_database_url)
+    assert main([]) == 0
+    begun = "SELECT bool_and(activated_at <= clock_timestamp()) FROM scheduled_prediction_configs"
+    assert fetch(connect(empty_database_url), begun) == [(True,)]
 
 
 def test_of_several_containers_that_start_at_once_one_migrates_and_all_are_content(
