@@ -212,7 +212,7 @@ def all_faults(venue_seconds: float) -> list[Fault]:
         *(
             Fault(f"clock of {name} {way}", partial(clock_wrong, name, seconds), "clock")
             for way, seconds in (("an hour ahead", HOUR), ("an hour behind", -HOUR))
-            for name in ("feed", "predict", "score", "checkpoint")
+            for name in WORKERS
         ),
         Fault("clock jumps by an hour", clock_jumps, "clock"),
         Fault("100 models flapping", flap, "farm"),

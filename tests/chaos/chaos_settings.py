@@ -129,7 +129,7 @@ async def _clock(folder: Path) -> AsyncIterator[tuple[Setting, object]]:
 
 @asynccontextmanager
 async def _farm(folder: Path) -> AsyncIterator[tuple[Setting, object]]:
-    yield Setting(models=100, environment={"FEED_SUBJECTS": "BTC"}, orchestrator=HERE / "flapping_models.py"), None
+    yield Setting(models=100, orchestrator=HERE / "flapping_models.py"), None
 
 
 @asynccontextmanager
@@ -142,7 +142,7 @@ async def _venue(folder: Path) -> AsyncIterator[tuple[Setting, object]]:
         going = asyncio.create_task(_go(venue))
         stack.callback(going.cancel)
         url = f"http://127.0.0.1:{proxy.port}"
-        environment = {"FEED_SOURCE": "pyth", "FEED_SUBJECTS": "BTC,ETH", "PYTH_API_KEY": ""}
+        environment = {"FEED_SOURCE": "pyth", "PYTH_API_KEY": ""}
         environment |= {"PYTH_HERMES_URL": url, "PYTH_BENCHMARKS_URL": url, "GROUND_TRUTH_TIMEOUT_SECONDS": "3600"}
         yield Setting(environment=environment), proxy
 

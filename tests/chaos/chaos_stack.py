@@ -30,7 +30,7 @@ from coordinator_node.local.stack import LocalStack, StackPlan, free_port
 from coordinator_node.local.supervisor import Supervisor
 
 POLL_SECONDS = 0.2
-PATIENCE_SECONDS = 180.0  # for a machine that does much else; the recovery is what is printed
+PATIENCE_SECONDS = 300.0  # for a machine that does much else; the recovery is what is printed
 NAMED_SECONDS = 2.0  # what takes longer is named among what the processes say
 CHECKPOINT_SECONDS = 20
 CHECKPOINT_GRACE_SECONDS = 10
@@ -38,6 +38,8 @@ CHECKPOINT_GRACE_SECONDS = 10
 # Those of which a second one takes over what the first holds.
 PAIRED = ("feed", "predict", "score")
 ENVIRONMENT = {
+    # One subject: a slot's answers must arrive within a second, also where several stacks share few cores.
+    "FEED_SUBJECTS": "BTC",
     "SCORE_INTERVAL_SECONDS": "2",
     "CHECKPOINT_INTERVAL_SECONDS": str(CHECKPOINT_SECONDS),
     "CHECKPOINT_GRACE_SECONDS": str(CHECKPOINT_GRACE_SECONDS),
@@ -270,7 +272,7 @@ async def running(folder: Path, setting: Setting, said: TextIO, *, wait: bool = 
     plan = replace(plan, environment={**plan.environment, **ENVIRONMENT})
     async with AsyncExitStack() as stack:
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", durable=False))
-        supervisor = await stack.enter_async_context(Supervisor(Output(Console(file=said, width=200))))
+        supervisor = Supervisor(Output(Console(file=said, width=200)))
         local = ChaosStack(plan, postgres, supervisor, setting)
         stack.callback(local.engine.dispose)
         socket = f"{postgres.socket_dir}/.s.PGSQL.{PORT}"
@@ -279,6 +281,7 @@ async def running(folder: Path, setting: Setting, said: TextIO, *, wait: bool = 
                 for name in (program.name, f"{program.name}-2")[: 1 + (program.name in PAIRED)]:
                     proxy = CutProxy(lambda: asyncio.open_unix_connection(socket))
                     local.proxies[name] = await stack.enter_async_context(proxy.serving())
+        await stack.enter_async_context(supervisor)  # ends its programs before the proxies, so that they can drain
         await local.start()
         if wait:
             await local.recovered(await local.now())
