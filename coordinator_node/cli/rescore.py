@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from sqlalchemy.exc import DBAPIError
+from sqlmodel import Session
 
 from coordinator_node.config.settings import load_settings
 from coordinator_node.config_loader import load_config
 from coordinator_node.db.engine import engine_from
 from coordinator_node.db.failures import one_line
-from coordinator_node.entities.times import utc_now
 from coordinator_node.extensions.callable_resolver import resolve_callable
+from coordinator_node.runtime.clock import database_time
 from coordinator_node.runtime.logging import configure_logging
 from coordinator_node.services.ranking import RankingError, Standing
 from coordinator_node.services.rescore import Period, RescoreError, RescoreReport, rescore
@@ -50,6 +51,8 @@ def run_rescore(order: Order) -> int:
     columns = (TextColumn("scoring again"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True, highlight=False)
     try:
+        with Session(engine) as session:
+            now = database_time(session)  # a leaderboard of a later time would hide those of the score worker
         # Without a terminal it would leave an empty line beside the one that says what is wrong.
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task("")
@@ -58,7 +61,7 @@ def run_rescore(order: Order) -> int:
                 config,
                 settings,
                 period,
-                utc_now(),
+                now,
                 dry_run=order.dry_run,
                 progress=lambda done, of: progress.update(bar, completed=done, total=of),
             )
