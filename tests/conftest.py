@@ -6,6 +6,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import hypothesis
@@ -15,6 +16,7 @@ from sqlalchemy import Engine, make_url
 
 from coordinator_node.db.engine import make_engine
 from coordinator_node.db.migrations import migrate_engine
+from coordinator_node.entities import times
 from coordinator_node.local.postgres import running_postgres
 
 TEMPLATE = "migrated_template"
@@ -78,6 +80,18 @@ def empty_database_url(databases: Databases) -> Iterator[str]:
     """A database without any table."""
     with databases.fresh() as url:
         yield url
+
+
+@pytest.fixture
+def wrong_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's clock is an hour ahead of the database's."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Ahead:
+            return super().now(tz) + timedelta(hours=1)
+
+    monkeypatch.setattr(times, "datetime", Ahead)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +20,6 @@ from sqlmodel import Session, SQLModel
 from coordinator_node.cli.main import run
 from coordinator_node.config_loader import reset_cache
 from coordinator_node.crunch_config import CrunchConfig
-from coordinator_node.entities import times
 from coordinator_node.services.score import ScoreStage
 from coordinator_node.services.snapshot import SnapshotStage
 
@@ -107,15 +105,8 @@ def test_a_dry_run_shows_both_rankings_and_writes_nothing(scored: Engine, comman
     assert row_counts(scored) == before
 
 
-def test_no_leaderboard_is_later_than_the_databases_clock_where_the_machines_is_wrong(
-    scored: Engine, command: Rescore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Ahead(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Ahead:
-            return super().now(tz) + timedelta(hours=1)
-
-    monkeypatch.setattr(times, "datetime", Ahead)
+@pytest.mark.usefixtures("wrong_clock")
+def test_no_leaderboard_is_later_than_the_databases_clock(scored: Engine, command: Rescore) -> None:
     assert command(*PERIOD)[0] == 0
     assert one(scored, "SELECT count(*) FROM leaderboards WHERE created_at > clock_timestamp()") == 0
 

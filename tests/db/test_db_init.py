@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from coordinator_node.db.advisory import AdvisoryLock, take
 from coordinator_node.db.engine import lift_time_limits
 from coordinator_node.db.init_db import main, migrate, reset_db
 from coordinator_node.db.migrations import head_revision
-from coordinator_node.entities import times
 
 Connect = Callable[[str], Engine]
 ACTIVE = "SELECT id, active FROM scheduled_prediction_configs ORDER BY id"
@@ -51,15 +49,10 @@ def test_the_command_migrates_and_loads_the_schedules(
     assert fetch(connect(empty_database_url), ACTIVE) == [("BTC-60-every-15s-horizon-60s", True)]
 
 
+@pytest.mark.usefixtures("wrong_clock")
 def test_a_schedule_begins_by_the_databases_clock_where_the_machines_is_wrong(
     empty_database_url: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Ahead(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Ahead:
-            return super().now(tz) + timedelta(hours=1)
-
-    monkeypatch.setattr(times, "datetime", Ahead)
     use(monkeypatch, empty_database_url)
     assert main([]) == 0
     begun = "SELECT bool_and(activated_at <= clock_timestamp()) FROM scheduled_prediction_configs"
