@@ -158,7 +158,7 @@ def line(outcome: Outcome) -> str:
     figures = [outcome.fault_seconds, outcome.recovery_seconds]
     shown = [f"{figure:10.1f}" if figure is not None else f"{'-':>10}" for figure in figures]
     rows = f"{outcome.rows:>10,}" if outcome.rows is not None else f"{'-':>10}"
-    return f"{outcome.name:<32} {' '.join(shown)} {rows}  {outcome.verdict}"
+    return f"{outcome.name:<36} {' '.join(shown)} {rows}  {outcome.verdict}"
 
 
 def main() -> int:
@@ -180,7 +180,7 @@ def main() -> int:
         whole = asyncio.run(play_all(parts))
     outcomes = {outcome.name: outcome for part in parts.values() for outcome in part.outcomes}
     failed = sum(bool(outcome.problem) for outcome in outcomes.values())
-    print(f"\n{'fault':<32} {'seconds':>10} {'recovery s':>10} {'rows':>10}  verdict")
+    print(f"\n{'fault':<36} {'seconds':>10} {'recovery s':>10} {'rows':>10}  verdict")
     print("\n".join(line(outcomes[fault.name]) for fault in faults if fault.name in outcomes))
     print(f"{len(outcomes) - failed} of {len(faults)} without a failure")
     if not whole:
