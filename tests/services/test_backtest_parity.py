@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ import builders
 import pytest
 from backtest_cases import every, walk, write_files
 from builders import rows
-from model_cluster import Behaviour, ModelCluster, ModelRaisedError
+from live_predict import predicting
 from sqlalchemy import Engine
 from sqlmodel import Session
 
@@ -27,12 +24,8 @@ from coordinator_node.config.settings import Settings, load_settings
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.engine import transaction
 from coordinator_node.entities.feed_record import FeedRecord
-from coordinator_node.runtime.heartbeat import Heartbeat
-from coordinator_node.runtime.leases import LeaseGroup
 from coordinator_node.services.feed_data.store import store_records
 from coordinator_node.services.predict import grid
-from coordinator_node.services.predict.service import PredictService
-from coordinator_node.services.predict.shards import SHARD_NAMES, Shards
 from coordinator_node.services.score import score_stage
 from coordinator_node.services.snapshot import SnapshotStage
 from coordinator_node.services.tournament.rounds import queue_round
@@ -106,16 +99,6 @@ def all_records() -> list[FeedRecord]:
     return [*walk("BTC", btc), *walk("ETH", eth)]
 
 
-def behaviour(model: Any) -> Behaviour:
-    async def call(method: str, arguments: list[Any]) -> Any:
-        try:
-            return getattr(model, method)(*arguments)
-        except ValueError as error:
-            raise ModelRaisedError(f"{type(error).__name__}: {error}") from error
-
-    return call
-
-
 def all_rounds() -> list[Round]:
     """Rounds whose truths are told in another order; one row waits for its truth, and so does a whole round."""
     rng = random.Random(11)
@@ -130,51 +113,11 @@ def all_rounds() -> list[Round]:
     return rounds
 
 
-@asynccontextmanager
-async def predicting(
-    engine: Engine, config: CrunchConfig, models: dict[str, Any]
-) -> AsyncIterator[Callable[[datetime], Coroutine[Any, Any, None]]]:
-    """Give what does a step of the predict stage at a moment, and stores all that is answered."""
-    now = CONNECTED
-    async with ModelCluster(**{name: behaviour(model) for name, model in models.items()}) as cluster:
-        settings = load_settings(
-            {**ENVIRON, "MODEL_RUNNER_NODE_HOST": "127.0.0.1", "MODEL_RUNNER_NODE_PORT": str(cluster.port)}
-        )
-        heartbeat = Heartbeat(engine, "predict")
-        heartbeat.beat()
-        group = LeaseGroup(engine, SHARD_NAMES, heartbeat.worker_id, seconds=60.0)
-        shards = Shards(engine, group, "predict", lambda: None)
-        beside: list[asyncio.Task[None]] = []
-
-        def background(work: Coroutine[Any, Any, None]) -> None:
-            beside.append(asyncio.create_task(work))
-
-        service = PredictService(engine, config, settings, shards, lambda: now, lambda: None, background)
-        background(shards.run())
-        service.start()
-
-        async def step(moment: datetime) -> None:
-            nonlocal now
-            now = moment
-            await service.step()
-            await idle(service)
-
-        try:
-            await until(lambda: len(service._lanes.ids()) == len(models), service)
-            yield step
-        finally:
-            await service.close()
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
-            group.release()
-
-
 async def play_records(engine: Engine, config: CrunchConfig, models: dict[str, Any], records: list[FeedRecord]) -> None:
     """A step at each moment of the feed and of the slots."""
     with transaction(engine) as session:
         store_records(session, records, START)
-    async with predicting(engine, config, models) as step:
+    async with predicting(engine, config, models, ENVIRON, CONNECTED) as step:
         moments = {START + timedelta(seconds=n) for n in range(0, SECONDS, 5)}
         known = {r.ts_event for r in records if CONNECTED < r.ts_event <= max(moments)}
         for moment in sorted(moments | known):
@@ -183,7 +126,7 @@ async def play_records(engine: Engine, config: CrunchConfig, models: dict[str, A
 
 async def play_rounds(engine: Engine, config: CrunchConfig, models: dict[str, Any], rounds: list[Round]) -> None:
     """A step when each round is asked; afterwards the truths."""
-    async with predicting(engine, config, models) as step:
+    async with predicting(engine, config, models, ENVIRON, CONNECTED) as step:
         for one in rounds:
             with transaction(engine) as session:
                 queue_round(session, config, one.round_id, one.features, one.asked_at)
@@ -192,24 +135,6 @@ async def play_rounds(engine: Engine, config: CrunchConfig, models: dict[str, An
         if one.ground_truth is not None:
             with transaction(engine) as session:
                 give_truth(session, config, one.round_id, one.ground_truth, one.due_at)
-
-
-async def until(true: Callable[[], bool], service: PredictService) -> None:
-    for _ in range(1000):
-        await service.step()
-        if true():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("the models never connected")
-
-
-async def idle(service: PredictService) -> None:
-    """Wait until every model has been told all there is to tell, and everything they said is stored."""
-    if service._asking:
-        await asyncio.wait(service._asking)
-    await service._writer.flushed()
-    while not all(lane._wake._waiters for lane in service._lanes.all()):  # its lane waits for something to do
-        await asyncio.sleep(0.001)
 
 
 def score_live(engine: Engine, config: CrunchConfig, settings: Settings) -> None:
