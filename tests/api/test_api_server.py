@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -96,6 +97,14 @@ def test_a_running_request_is_answered_while_the_server_drains(engine: Engine) -
         release.set()
         request.join(PATIENCE_SECONDS)
     assert answers == [200]
+
+
+def test_no_answer_waits_until_the_whole_application_is_searched_for_garbage(engine: Engine) -> None:
+    assert gc.get_freeze_count() == 0
+    with running(report_app(engine)) as server:
+        assert httpx.get(f"http://127.0.0.1:{server.port}/info").status_code == 200
+        assert len(gc.get_objects()) < gc.get_freeze_count()
+    assert gc.get_freeze_count() == 0
 
 
 def accepts(port: int) -> bool:
