@@ -11,7 +11,7 @@ from typing import Any
 
 import builders
 import pytest
-from backtest_cases import every, walk, write_files
+from backtest_cases import Momentum, every, walk, write_files
 from builders import rows
 from live_predict import predicting
 from sqlalchemy import Engine
@@ -21,7 +21,7 @@ from coordinator_node.backtest import BacktestResult, BacktestRunner, Round, wri
 from coordinator_node.backtest.standing import Standings
 from coordinator_node.cli.init import Layout, create_workspace
 from coordinator_node.config.settings import Settings, load_settings
-from coordinator_node.crunch_config import CrunchConfig
+from coordinator_node.crunch_config import CrunchConfig, ScheduledPrediction
 from coordinator_node.db.engine import transaction
 from coordinator_node.entities.feed_record import FeedRecord
 from coordinator_node.services.feed_data.store import store_records
@@ -142,7 +142,7 @@ def score_live(engine: Engine, config: CrunchConfig, settings: Settings) -> None
         fence = builders.lease(session)
         session.commit()
     scores, snapshots = score_stage(engine, config, settings), SnapshotStage(engine, config, settings)
-    for seconds in range(CYCLE, SECONDS + 3 * CYCLE, CYCLE):
+    for seconds in range(0, SECONDS + 3 * CYCLE, CYCLE):
         moment = START + timedelta(seconds=seconds)
         while scores.run_once(moment).again:
             pass
@@ -217,6 +217,46 @@ async def test_live_and_backtest_are_the_same_to_the_last_digit(
             # Alone, a model has nobody to be like.
             assert same(result.metrics[metric], math.nan if metric == "model_correlation" else expected), (name, metric)
         assert not math.isnan(result.metrics["score_recent"])
+
+
+def last_close_or_return(prediction: dict[str, Any], ground_truth: dict[str, Any]) -> dict[str, Any]:
+    """By a prediction's own input where it is scored at once, else by what came after it."""
+    if "subjects" in ground_truth:
+        return {"value": ground_truth["subjects"]["BTC"]["candles_1m"][-1]["close"] * prediction["value"]}
+    return {"value": ground_truth["profit"] * prediction["value"], "actual_return": ground_truth["profit"]}
+
+
+async def test_a_horizon_of_0_beside_a_longer_one_is_the_same_too(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(grid, "DEADLINE_SHARE", 10.0)
+    monkeypatch.setattr(grid, "DEADLINE_MOST_SHARE", 10.0)
+    schedules = [
+        ScheduledPrediction(
+            scope_key=f"{subject}-{horizon}",
+            scope={"subject": subject},
+            prediction_interval_seconds=10,
+            resolve_horizon_seconds=horizon,
+        )
+        for subject, horizon in (("BTC", 0), ("ETH", 20))
+    ]
+    config = CrunchConfig(scoring_function=last_close_or_return, scheduled_predictions=schedules)
+    await play_records(engine, config, {"model": Momentum()}, all_records())
+    score_live(engine, config, load_settings(ENVIRON))
+
+    data = write_files(tmp_path, all_records())
+    result = BacktestRunner(Momentum(), config, data=data).run(
+        CONNECTED, START + timedelta(seconds=SECONDS), model_id="model"
+    )
+    live = rows(engine, PREDICTIONS)
+    assert live == as_rows(result)
+    scored = {row["scope_key"] for row in live if row["status"] == "SCORED" and row["result"]["value"] != 0}
+    assert scored == {"BTC-0", "ETH-20"}
+    entry = rows(engine, NEWEST)[0]["entries_jsonb"][0]["score"]["metrics"]
+    for metric in config.aggregation.windows:
+        assert same(result.metrics[metric], entry[metric])
 
 
 def same(value: float, expected: float) -> bool:
