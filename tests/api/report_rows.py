@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-import pytest
 from api_cases import INPUT, NOW, checkpoint, model, prediction, schedule, score, store
 from builders import lease
 from sqlalchemy import Engine
@@ -22,7 +21,6 @@ from coordinator_node.db.tables import (
     MerkleCycleRow,
     SnapshotRow,
 )
-from coordinator_node.services.snapshot import series
 from coordinator_node.services.snapshot.series import SeriesBuckets
 
 SECOND = timedelta(seconds=1)
@@ -47,15 +45,13 @@ def keep_buckets(engine: Engine, *, until: datetime = NOW) -> None:
         fence = lease(session)
         session.commit()
     keeper = SeriesBuckets(engine, "value")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(series, "STRETCH", timedelta(hours=6))
-        while True:
-            with engine.connect() as connection:
-                before = kept_span(connection, "value")
-            keeper.advance(until, fence)
-            with engine.connect() as connection:
-                if kept_span(connection, "value") == before:
-                    return
+    while True:
+        with engine.connect() as connection:
+            before = kept_span(connection, "value")
+        keeper.advance(until, fence)
+        with engine.connect() as connection:
+            if kept_span(connection, "value") == before:
+                return
 
 
 def snapshot(number: int, model_id: str, **values: Any) -> SnapshotRow:

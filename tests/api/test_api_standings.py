@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from api_cases import NOW, Client, ClientMaker, model, store
 from report_rows import keep_buckets
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from coordinator_node.crunch_config import Aggregation, AggregationWindow, CrunchConfig, ScheduledPrediction
 from coordinator_node.db.engine import transaction
 from coordinator_node.db.reports import snapshot_series, widths
+from coordinator_node.db.series.mark import keep_only_after
 from coordinator_node.db.tables import SnapshotRow
 from coordinator_node.services.ranking import window_means
 
@@ -147,7 +148,7 @@ def test_single_rows_have_their_windows_as_of_then(
     assert found == expected(rows, None, start, NOW, by_scope=path == "params")
 
 
-@pytest.mark.parametrize("kept", ["nothing", "all", "a part"])
+@pytest.mark.parametrize("kept", ["nothing", "all", "the older part", "the newer part"])
 @pytest.mark.parametrize(
     ("path", "hours", "points", "width"),
     [("global", 23, 30, HOUR), ("params", 23, 15, 2 * HOUR), ("params", 2, 62, 2 * MINUTE)],
@@ -167,10 +168,30 @@ def test_buckets_have_their_windows_as_of_their_end(
     # So dense that a model has more points than may be shown one by one.
     rows = stored(engine, random_snapshots(600, 3 * HOUR if width < HOUR else 40 * HOUR))
     if kept != "nothing":
-        keep_buckets(engine, until=NOW if kept == "all" else NOW - HOUR)
+        keep_buckets(engine, until=NOW - 25 * MINUTE if kept == "the older part" else NOW)
+    if kept == "the newer part":
+        with engine.begin() as connection:
+            keep_only_after(connection, NOW - hours * HOUR / 2 - 25 * MINUTE, NOW)
     start, end = NOW - hours * HOUR - 13 * MINUTE, NOW - 17 * MINUTE - timedelta(microseconds=1)
     found = told(client_of(CONFIG), path, start=start.isoformat(), end=end.isoformat())
     assert found == expected(rows, width, start, end, by_scope=path == "params")
+
+
+@pytest.mark.parametrize(("kept", "told_ic"), [('{"ic": 7}', 7.0), (None, 0.5)])
+def test_the_latest_summary_is_looked_up_where_a_bucket_does_not_keep_it(
+    client_of: ClientMaker, engine: Engine, monkeypatch: pytest.MonkeyPatch, kept: str | None, told_ic: float
+) -> None:
+    for module in (widths, snapshot_series):
+        monkeypatch.setattr(module, "MOST_POINTS", 30)
+    rows = random_snapshots(600, 40 * HOUR)
+    for row in rows:
+        row.result_summary_jsonb = {"ic": 0.5}
+    stored(engine, rows)
+    keep_buckets(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE snapshot_buckets SET latest_jsonb = CAST(:kept AS jsonb)"), {"kept": kept})
+    found = client_of(CONFIG).rows("/reports/models/global", end=(NOW - HOUR).isoformat())
+    assert {row["ic"] for row in found if row["ic"] is not None} == {told_ic}
 
 
 @pytest.mark.parametrize(("most_read", "width"), [(79, 5 * MINUTE), (80, 5 * SECOND)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import builders
@@ -17,7 +18,7 @@ from coordinator_node.db.series.buckets import make_prediction_buckets, make_sna
 from coordinator_node.db.series.mark import kept_span
 from coordinator_node.db.series.spans import Span
 from coordinator_node.runtime.leases import LeaseFence
-from coordinator_node.services.snapshot import SnapshotStage
+from coordinator_node.services.snapshot import SnapshotStage, series
 
 HOUR = 3600.0
 TABLES = {
@@ -111,6 +112,35 @@ def test_buckets_follow_what_is_counted_early_and_late(engine: Engine, fence: Le
     predict(engine, [HOUR + 30])
     run(stage, fence, at(2 * HOUR), passes=6)
     assert one(engine, "SELECT sum(value_count) FROM prediction_buckets WHERE width_seconds = 3600") == 14
+    assert buckets(engine) == made_anew(engine)
+
+
+@pytest.mark.parametrize("way", ["back", "ahead"])
+def test_a_pass_sums_up_so_many_rows_at_most(
+    engine: Engine, fence: LeaseFence, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Of what was there before the first pass, and of what came while nobody kept anything."""
+    monkeypatch.setattr(series, "MOST_ROWS", 6)
+    with Session(engine) as session:
+        builders.model(session, "a")
+        builders.model(session, "b")
+        session.commit()
+    stage = stage_of(engine)
+    if way == "ahead":
+        predict(engine, [-300 * HOUR])
+        run(stage, fence, at(-290 * HOUR), passes=3)
+    # Two predictions at each; the last ones are more than a pass takes, and all in one bucket.
+    seconds = [-200 * HOUR, -100 * HOUR, *(-9 * HOUR + 400 * place for place in range(7)), *map(float, range(5))]
+    predict(engine, seconds)
+    kept_points = "SELECT COALESCE(sum(points), 0) FROM prediction_buckets WHERE width_seconds = 300"
+    grown = [one(engine, kept_points)]
+    while len(grown) < 50 and (len(grown) < 3 or grown[-1] > grown[-2]):
+        run(stage, fence, at(HOUR))
+        grown.append(one(engine, kept_points))
+    assert grown[-1] == one(engine, "SELECT count(*) FROM predictions")
+    steps = [after - before for before, after in pairwise(grown)]
+    assert sorted(steps)[-1] == 10
+    assert sorted(steps)[-2] <= 6
     assert buckets(engine) == made_anew(engine)
 
 

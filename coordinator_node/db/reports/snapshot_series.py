@@ -23,11 +23,11 @@ from coordinator_node.db.series.buckets import bucket_end
 from coordinator_node.db.series.mark import kept_span
 from coordinator_node.db.series.snapshot_sums import (
     counts,
-    kept_counts,
-    kept_named_sums,
-    kept_number_sums,
-    kept_scope_parts,
-    kept_window_parts,
+    kept_scopes,
+    kept_windows,
+    merged_counts,
+    merged_named_sums,
+    merged_numbers,
     named_sums,
     number_sums,
     scope_parts,
@@ -107,7 +107,7 @@ def _standings(
         frames=_frames(question.aggregation),
         comma="," if question.aggregation.windows else "",
         summary="" if by_scope else _LATEST,
-        summary_column="NULL" if by_scope else "CAST(latest.result_summary_jsonb AS text)",
+        summary_column="NULL" if by_scope else "CAST(COALESCE(stood.latest, found.result_summary_jsonb) AS text)",
         frame_word="WINDOW" if question.aggregation.windows else "",
     )
     return fetch(connection, text(statement), values | {"begin": question.span.begin})[::-1]
@@ -145,14 +145,14 @@ def _sums(connection: Connection, question: SnapshotQuestion, kept: Span | None,
     names = _newest_names(connection, question)
     if 0 < len(names) <= MOST_NAMES:
         known = dict(values)
-        summed = f"{named_sums(of_rows, in_rows, names, known)} UNION ALL {kept_named_sums(of_kept, in_kept, names)}"
+        summed = f"{named_sums(of_rows, in_rows, names, known)} UNION ALL {merged_named_sums(of_kept, in_kept, names)}"
         means = ", ".join(_KNOWN_MEAN.format(place=place) for place in range(len(names)))
         rows = fetch(connection, text(_KNOWN.format(summed=summed, means=means)), known)[::-1]
         if not any(row["incomplete"] for row in rows):
             return [_with_means(row, names) for row in rows]
     statement = _BUCKETED.format(
-        counts=f"{counts(of_rows, in_rows)} UNION ALL {kept_counts(of_kept, in_kept)}",
-        numbers=f"{number_sums(of_rows, in_rows)} UNION ALL {kept_number_sums(of_kept, in_kept)}",
+        counts=f"{counts(of_rows, in_rows)} UNION ALL {merged_counts(of_kept, in_kept)}",
+        numbers=f"{number_sums(of_rows, in_rows)} UNION ALL {merged_numbers(of_kept, in_kept)}",
     )
     return _parsed(fetch(connection, text(statement), values)[::-1])
 
@@ -263,10 +263,11 @@ def _shape(connection: Connection, question: SnapshotQuestion, kept: Span | None
 def _pieces(
     question: SnapshotQuestion, kept: Span | None, width: timedelta | None, values: Record, *, by_scope: bool
 ) -> str:
-    """The parts of the windows, ends_at, model_id, scope_key, total, weight, missing, as SQL.
+    """The parts of the windows, ends_at, model_id, scope_key, total, weight, missing, latest, as SQL.
 
-    They are fine where a window begins or ends: single rows where every snapshot is a point. In the gaps between they
-    are as wide as kept buckets come.
+    `latest` is the model's latest summary as of ends_at; NULL where that has to be looked up. Parts are fine where a
+    window begins or ends: single rows where every snapshot is a point. In the gaps between they are as wide as kept
+    buckets come.
     """
     moving = _moving(question)
     fine = joined(moving)
@@ -278,20 +279,22 @@ def _pieces(
     coarsely = _covered(gaps, kept, LEVELS[-1], cuts)
     among = question.among("model_id", values)
     in_kept = f"{kept_buckets('ends_at', [*finely.kept, *coarsely.kept], values, ends_belong=True)} AND {among}"
-    of_rows, of_kept = (scope_parts, kept_scope_parts) if by_scope else (window_parts, kept_window_parts)
+    of_rows, of_kept = (scope_parts, kept_scopes) if by_scope else (window_parts, kept_windows)
     own_bucket = "period_end" if width is None else bucket_end("period_end", ":width")
-    selects = [of_kept("ends_at", in_kept)]
+    columns = "ends_at, model_id, scope_key, total, weight, missing"
+    named = columns if by_scope else columns.replace("scope_key, ", "")
+    taken = columns if by_scope else columns.replace("scope_key", "'' AS scope_key")
+    latest = "CAST(NULL AS jsonb) AS latest"
+    selects = [f"SELECT {taken}, {latest if by_scope else 'latest'} FROM ({of_kept(in_kept)}) AS kept"]  # noqa: S608 - as below
     for own_end, rows in (
         (_step(own_bucket, coarsest), finely.rows),
         (bucket_end("period_end", f"interval '{LEVELS[1]} seconds'"), coarsely.rows),
     ):
         if rows:
             inside = f"{bounded('period_end', rows, values, ends_belong=True)} AND {among}"
-            selects.append(of_rows(_cut(own_end, cuts, values), inside))
-    columns = "ends_at, model_id, scope_key, total, weight, missing"
-    named = columns if by_scope else columns.replace("scope_key, ", "")
-    taken = columns if by_scope else columns.replace("scope_key", "'' AS scope_key")
-    return f"SELECT {taken} FROM ({' UNION ALL '.join(selects)}) AS parts ({named})"  # noqa: S608 - constants and names of parameters
+            parts = of_rows(_cut(own_end, cuts, values), inside)
+            selects.append(f"SELECT {taken}, {latest} FROM ({parts}) AS parts ({named})")  # noqa: S608 - constants and names of parameters
+    return " UNION ALL ".join(selects)
 
 
 def _moving(question: SnapshotQuestion) -> list[Span]:
@@ -424,28 +427,29 @@ _SHAPE = """
 _LATEST = """
     LEFT JOIN LATERAL (
         SELECT result_summary_jsonb FROM snapshots
-        WHERE snapshots.model_id = stood.model_id AND period_end <= stood.ends_at AND prediction_count > 0
-          AND superseded_by IS NULL
+        WHERE stood.latest IS NULL AND snapshots.model_id = stood.model_id AND period_end <= stood.ends_at
+          AND prediction_count > 0 AND superseded_by IS NULL
         ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1
-    ) AS latest ON true
+    ) AS found ON true
 """
 # A point is a piece of nothing at the moment of its own, so that the frames that end there are the windows as of then.
+# Its latest summary is that of its last piece, if that one says.
 _STANDINGS = """
     WITH pieces AS MATERIALIZED ({pieces}),
     points AS (
-        SELECT DISTINCT {as_of} AS ends_at, model_id, scope_key FROM pieces
+        SELECT DISTINCT ON (1, 2, 3) {as_of} AS ends_at, model_id, scope_key, latest FROM pieces
         WHERE ends_at > :begin AND ends_at <= :end
-        ORDER BY 1 DESC, 2 DESC, 3 DESC LIMIT :limit
+        ORDER BY 1 DESC, 2 DESC, 3 DESC, pieces.ends_at DESC LIMIT :limit
     ),
     framed AS (
-        SELECT is_point, ends_at, model_id, scope_key {comma} {windows}
+        SELECT is_point, ends_at, model_id, scope_key, latest {comma} {windows}
         FROM (
             SELECT *, CAST(extract(epoch FROM ends_at) * 1000000 AS bigint) AS microseconds
             FROM (
-                SELECT false, ends_at, model_id, scope_key, COALESCE(total, 0), weight, missing FROM pieces
-                WHERE (model_id, scope_key) IN (SELECT model_id, scope_key FROM points)
-                UNION ALL SELECT true, ends_at, model_id, scope_key, 0, 0, 0 FROM points
-            ) AS both_kinds (is_point, ends_at, model_id, scope_key, total, weight, missing)
+                SELECT false, ends_at, model_id, scope_key, COALESCE(total, 0), weight, missing, CAST(NULL AS jsonb)
+                FROM pieces WHERE (model_id, scope_key) IN (SELECT model_id, scope_key FROM points)
+                UNION ALL SELECT true, ends_at, model_id, scope_key, 0, 0, 0, latest FROM points
+            ) AS both_kinds (is_point, ends_at, model_id, scope_key, total, weight, missing, latest)
         ) AS timed
         {frame_word} {frames}
     )

@@ -12,10 +12,12 @@ from sqlalchemy import Connection, text
 from coordinator_node.db.series.prediction_sums import COLUMNS, merged, summed_rows
 from coordinator_node.db.series.snapshot_sums import (
     counts,
-    kept_counts,
-    kept_number_sums,
-    kept_scope_parts,
-    kept_window_parts,
+    latest_summaries,
+    merged_counts,
+    merged_latest,
+    merged_numbers,
+    merged_scopes,
+    merged_windows,
     number_sums,
     scope_parts,
     window_parts,
@@ -64,30 +66,32 @@ def make_snapshot_buckets(connection: Connection, spans: Sequence[Span], value_f
     own: dict[str, Any] = {"value_field": value_field}
     inside = bounded("period_end", spans, own, ends_belong=True)
     at = bucket_end("period_end", _interval(LEVELS[0]))
-    parts = [make(at, inside) for make in (window_parts, counts, scope_parts, number_sums)]
+    parts = [make(at, inside) for make in (window_parts, counts, latest_summaries, scope_parts, number_sums)]
     _replace(connection, "snapshot_buckets", "ends_at", LEVELS[0], spans, _SNAPSHOT_COLUMNS, _whole(*parts), own)
     for finer, width in pairwise(LEVELS):
         wider = _widened(spans, width)
         values: dict[str, Any] = {}
         inside = f"width_seconds = {finer} AND {bounded('ends_at', wider, values, ends_belong=True)}"
         at = bucket_end("ends_at", _interval(width))
-        parts = [make(at, inside) for make in (kept_window_parts, kept_counts, kept_scope_parts, kept_number_sums)]
+        merging = (merged_windows, merged_counts, merged_latest, merged_scopes, merged_numbers)
+        parts = [make(at, inside) for make in merging]
         _replace(connection, "snapshot_buckets", "ends_at", width, wider, _SNAPSHOT_COLUMNS, _whole(*parts), values)
 
 
 _SNAPSHOT_COLUMNS = (
-    "ends_at, model_id, total, weight, missing, snapshots, prediction_count, period_start, period_end, scopes_jsonb,"
-    " numbers_jsonb"
+    "ends_at, model_id, total, weight, missing, snapshots, prediction_count, period_start, period_end,"
+    " latest_jsonb, scopes_jsonb, numbers_jsonb"
 )
 
 
-def _whole(windows: str, counted: str, scopes: str, numbers: str) -> str:
-    """The rows of snapshot_buckets, from statements for their four parts."""
+def _whole(windows: str, counted: str, latest: str, scopes: str, numbers: str) -> str:
+    """The rows of snapshot_buckets, from statements for their five parts."""
     return f"""
         SELECT {_SNAPSHOT_COLUMNS}
         FROM ({windows}) AS windows (ends_at, model_id, total, weight, missing)
         JOIN ({counted}) AS counted (ends_at, model_id, snapshots, prediction_count, period_start, period_end)
              USING (ends_at, model_id)
+        LEFT JOIN ({latest}) AS latest (ends_at, model_id, latest_jsonb) USING (ends_at, model_id)
         LEFT JOIN (
             SELECT ends_at, model_id, jsonb_object_agg(scope_key, jsonb_build_array(total, weight, missing))
             FROM ({scopes}) AS scopes (ends_at, model_id, scope_key, total, weight, missing) GROUP BY 1, 2

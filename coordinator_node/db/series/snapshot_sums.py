@@ -1,8 +1,8 @@
 """Snapshots summed up by model and time: over the rows themselves, and over the buckets that are kept.
 
 Three things are summed up: the parts of the leaderboard's windows, the same by scope, and every number of the
-summaries. What others wrote has no counts of scopes and misses in its meta, so of that only this version's is read.
-A snapshot that a rescore replaced is in no sum.
+summaries; of the summaries themselves the latest is kept. What others wrote has no counts of scopes and misses in its
+meta, so of that only this version's is read. A snapshot that a rescore replaced is in no sum.
 """
 
 from __future__ import annotations
@@ -96,6 +96,15 @@ def number_sums(ends_at: str, condition: str) -> str:
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
 
+def latest_summaries(ends_at: str, condition: str) -> str:
+    """ends_at, model_id, latest: the summary of the latest snapshot that counts some prediction, likewise."""
+    return f"""
+        SELECT DISTINCT ON (1, 2) {ends_at}, model_id, result_summary_jsonb
+        FROM snapshots WHERE {condition} AND superseded_by IS NULL AND prediction_count > 0
+        ORDER BY 1, 2, period_end DESC, created_at DESC, id DESC
+    """  # noqa: S608 - put together from constants of this package and names of parameters
+
+
 def named_sums(ends_at: str, condition: str, names: Sequence[str], values: dict[str, Any]) -> str:
     """What `counts` and `number_sums` give, in one pass over the rows, where the numbers' names are known.
 
@@ -139,7 +148,7 @@ def named_sums(ends_at: str, condition: str, names: Sequence[str], values: dict[
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
 
-def kept_named_sums(ends_at: str, condition: str, names: Sequence[str]) -> str:
+def merged_named_sums(ends_at: str, condition: str, names: Sequence[str]) -> str:
     """What `named_sums` gives, over the kept buckets that meet a condition; with the parameters of that one."""
     places = range(len(names))
     found = "".join(f", numbers_jsonb -> CAST(:name_{place} AS text) AS found_{place}" for place in places)
@@ -161,18 +170,50 @@ def kept_named_sums(ends_at: str, condition: str, names: Sequence[str]) -> str:
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
 
-def kept_scope_parts(ends_at: str, condition: str) -> str:
-    """What `scope_parts` gives, over the kept buckets that meet a condition."""
+def kept_windows(condition: str) -> str:
+    """ends_at, model_id, total, weight, missing, latest of the kept buckets that meet a condition, one by one."""
     return f"""
-        SELECT {ends_at}, model_id, scope.key, sum(CAST(scope.value ->> 0 AS numeric)),
-               sum(CAST(scope.value ->> 1 AS bigint)), sum(CAST(scope.value ->> 2 AS bigint))
-        FROM snapshot_buckets CROSS JOIN LATERAL jsonb_each(scopes_jsonb) AS scope
-        WHERE {condition} GROUP BY 1, model_id, scope.key
+        SELECT ends_at, model_id, total, weight, missing, latest_jsonb AS latest
+        FROM snapshot_buckets WHERE {condition}
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
 
-def kept_number_sums(ends_at: str, condition: str) -> str:
-    """What `number_sums` gives, over the kept buckets that meet a condition."""
+def kept_scopes(condition: str) -> str:
+    """ends_at, model_id, scope_key, total, weight, missing, likewise."""
+    return f"""
+        SELECT ends_at, model_id, scope.key AS scope_key, CAST(scope.value ->> 0 AS numeric) AS total,
+               CAST(scope.value ->> 1 AS bigint) AS weight, CAST(scope.value ->> 2 AS bigint) AS missing
+        FROM snapshot_buckets CROSS JOIN LATERAL jsonb_each(scopes_jsonb) AS scope
+        WHERE {condition}
+    """  # noqa: S608 - put together from constants of this package and names of parameters
+
+
+def merged_windows(ends_at: str, condition: str) -> str:
+    """What `window_parts` gives, over the kept buckets that meet a condition; `ends_at` is of the wider bucket."""
+    return f"""
+        SELECT {ends_at}, model_id, sum(total), sum(weight), sum(missing)
+        FROM snapshot_buckets WHERE {condition} GROUP BY 1, model_id
+    """  # noqa: S608 - put together from constants of this package and names of parameters
+
+
+def merged_scopes(ends_at: str, condition: str) -> str:
+    """What `scope_parts` gives, likewise."""
+    return f"""
+        SELECT {ends_at}, model_id, scope_key, sum(total), sum(weight), sum(missing)
+        FROM ({kept_scopes(condition)}) AS scopes GROUP BY 1, model_id, scope_key
+    """  # noqa: S608 - put together from constants of this package and names of parameters
+
+
+def merged_latest(ends_at: str, condition: str) -> str:
+    """What `latest_summaries` gives, likewise; NULL where the last bucket does not say, though another might."""
+    return f"""
+        SELECT DISTINCT ON (1, 2) {ends_at}, model_id, latest_jsonb
+        FROM snapshot_buckets WHERE {condition} ORDER BY 1, 2, snapshot_buckets.ends_at DESC
+    """  # noqa: S608 - put together from constants of this package and names of parameters
+
+
+def merged_numbers(ends_at: str, condition: str) -> str:
+    """What `number_sums` gives, likewise."""
     return f"""
         SELECT {ends_at}, model_id, number.key, sum(CAST(number.value ->> 0 AS double precision)),
                sum(CAST(number.value ->> 1 AS bigint))
@@ -181,16 +222,8 @@ def kept_number_sums(ends_at: str, condition: str) -> str:
     """  # noqa: S608 - put together from constants of this package and names of parameters
 
 
-def kept_window_parts(ends_at: str, condition: str) -> str:
-    """What `window_parts` gives, over the kept buckets that meet a condition."""
-    return f"""
-        SELECT {ends_at}, model_id, sum(total), sum(weight), sum(missing)
-        FROM snapshot_buckets WHERE {condition} GROUP BY 1, model_id
-    """  # noqa: S608 - put together from constants of this package and names of parameters
-
-
-def kept_counts(ends_at: str, condition: str) -> str:
-    """What `counts` gives, over the kept buckets that meet a condition."""
+def merged_counts(ends_at: str, condition: str) -> str:
+    """What `counts` gives, likewise."""
     return f"""
         SELECT {ends_at}, model_id, sum(snapshots), sum(prediction_count), min(period_start), max(period_end)
         FROM snapshot_buckets WHERE {condition} GROUP BY 1, model_id

@@ -58,6 +58,8 @@ class SnapshotBucketRow(SQLModel, table=True):
     `total` is the sum of the value_field times prediction_count, `weight` that of these counts, `missing` the failed
     and absent ones. `scopes_jsonb` has {scope_key: [total, weight, missing]}, `numbers_jsonb` for every number of the
     summaries {name: [sum of number times weight, sum of weights]}, a snapshot weighing prediction_count, at least 1.
+    `latest_jsonb` is the summary of the latest snapshot that counts some prediction; NULL where none does, and in rows
+    made before there was this column.
     """
 
     __tablename__ = "snapshot_buckets"
@@ -74,3 +76,4 @@ class SnapshotBucketRow(SQLModel, table=True):
     period_end: datetime = Field(sa_column=timestamp())
     scopes_jsonb: dict[str, Any] | None = Field(default_factory=dict, sa_column=jsonb())
     numbers_jsonb: dict[str, Any] | None = Field(default_factory=dict, sa_column=jsonb())
+    latest_jsonb: dict[str, Any] | None = Field(default=None, sa_column=jsonb())

@@ -1,7 +1,7 @@
 """Keeps the sums by time bucket that the report API's long charts are made of (`db.series`).
 
 They are made once a bucket is over, in order of time, and made anew in the transaction that counts a score, a miss or a
-snapshot of an older bucket. What was there before this began is filled in backwards, a stretch in each pass; a rescore
+snapshot of an older bucket. What was there before this began is filled in backwards, some of it in each pass; a rescore
 lets it begin anew after the last moment that it changed.
 """
 
@@ -27,9 +27,27 @@ from coordinator_node.services.checkpoint_periods import hold_boundaries
 SETTLED_AFTER = timedelta(minutes=5)
 """How long after its end a bucket is made: most of what is in it is scored and counted by then."""
 
-STRETCH = timedelta(minutes=15)
-"""How much time is filled in at once: so little that it holds up no pass."""
+MOST_ROWS = 20_000
+"""So many predictions, and so many snapshots, are summed up in a pass, or one bucket's: about a second's work."""
 
+# The row after so many others, on the way back from what is kept and ahead of it; NULL where there are fewer.
+_BACK = text(
+    """
+    SELECT greatest(
+        (SELECT performed_at FROM predictions WHERE performed_at < :bound ORDER BY performed_at DESC
+         OFFSET :most LIMIT 1),
+        (SELECT period_end FROM snapshots WHERE period_end <= :bound ORDER BY period_end DESC OFFSET :most LIMIT 1)
+    )
+    """
+)
+_AHEAD = text(
+    """
+    SELECT least(
+        (SELECT performed_at FROM predictions WHERE performed_at >= :bound ORDER BY performed_at OFFSET :most LIMIT 1),
+        (SELECT period_end FROM snapshots WHERE period_end > :bound ORDER BY period_end OFFSET :most LIMIT 1)
+    )
+    """
+)
 _FIRST = text("SELECT least((SELECT min(performed_at) FROM predictions), (SELECT min(period_end) FROM snapshots))")
 _PERIOD_ENDS = text("SELECT DISTINCT period_end FROM snapshots WHERE id = ANY(CAST(:ids AS text[]))")
 
@@ -59,7 +77,7 @@ class SeriesBuckets:
             make_snapshot_buckets(connection, touched, self._value_field)
 
     def advance(self, now: datetime, fence: Fence) -> None:
-        """Make the buckets that are over since the last time; where there are none, a stretch of the past."""
+        """Make the buckets that are over since the last time; where there are none, some of the past."""
         with transaction(self._engine, fence) as session:
             # A rescore that is published meanwhile would not know of what is kept here.
             hold_boundaries(session)
@@ -76,9 +94,14 @@ class SeriesBuckets:
 
     def _added(self, connection: Connection, kept: Span, settled: datetime) -> Span | None:
         """The next span to keep; None where all is kept."""
+        bucket = timedelta(seconds=LEVELS[0])
         if kept.end < settled:
-            return Span(kept.end, min(settled, kept.end + STRETCH))
+            found = connection.execute(_AHEAD, {"bound": kept.end, "most": MOST_ROWS}).scalar()
+            ahead = settled if found is None else floor(found, LEVELS[0])
+            return Span(kept.end, min(settled, max(ahead, kept.end + bucket)))
         first: datetime | None = connection.execute(_FIRST).scalar()
         if first is None or first >= kept.begin:
             return None
-        return Span(max(floor(first, LEVELS[0]) - timedelta(seconds=LEVELS[0]), kept.begin - STRETCH), kept.begin)
+        found = connection.execute(_BACK, {"bound": kept.begin, "most": MOST_ROWS}).scalar()
+        back = floor(first, LEVELS[0]) - bucket if found is None else floor(found, LEVELS[0]) + bucket
+        return Span(min(back, kept.begin - bucket), kept.begin)
