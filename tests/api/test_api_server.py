@@ -100,11 +100,12 @@ def test_a_running_request_is_answered_while_the_server_drains(engine: Engine) -
 
 
 def test_no_answer_waits_until_the_whole_application_is_searched_for_garbage(engine: Engine) -> None:
-    assert gc.get_freeze_count() == 0
+    frozen = gc.get_freeze_count()  # some Pythons begin with a few hundred
     with running(report_app(engine)) as server:
         assert httpx.get(f"http://127.0.0.1:{server.port}/info").status_code == 200
-        assert len(gc.get_objects()) < gc.get_freeze_count()
-    assert gc.get_freeze_count() == 0
+        # Had the routes been made for the first request, they would be twice as many.
+        assert len(gc.get_objects()) < gc.get_freeze_count() / 40
+    assert gc.get_freeze_count() <= frozen
 
 
 def accepts(port: int) -> bool:
