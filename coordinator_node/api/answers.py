@@ -12,16 +12,11 @@ import orjson
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
-from isal import isal_zlib
 from pydantic_core import to_json
 
+from coordinator_node.api.compression import COMPRESSED_ABOVE, compress, takes_gzip
+
 JSON = "application/json"
-
-COMPRESSED_ABOVE = 1024
-"""So many bytes of an answer go out as they are; longer ones are compressed where the client takes it."""
-
-_GZIP = 31
-"""What zlib calls the format: its widest window, and gzip's header."""
 
 UNCHANGED: dict[int | str, dict[str, Any]] = {
     304: {"description": "It has not changed since the answer with the ETag in If-None-Match."}
@@ -40,7 +35,7 @@ def tag_of(body: bytes) -> str:
 
 def has_it(request: Request, etag: str) -> bool:
     """Whether the client says that it holds what the tag stands for."""
-    held = request.headers.get("if-none-match", "")
+    held = ",".join(request.headers.getlist("if-none-match"))
     return held.strip() == "*" or etag.removeprefix("W/") in (tag.strip().removeprefix("W/") for tag in held.split(","))
 
 
@@ -63,7 +58,7 @@ class TaggedRoute(APIRoute):
             if not has_it(request, etag):
                 return answer
             kept = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
-            return Response(status_code=304, headers=kept)
+            return Response(status_code=304, headers={"vary": "Accept-Encoding", **kept})
 
         return tagged
 
@@ -74,17 +69,6 @@ def encode(rows: Any) -> bytes:
         return orjson.dumps(rows)
     except TypeError:  # an integer of more than 64 bits, or a model of pydantic's: the slower encoder takes both
         return to_json(rows, inf_nan_mode="null")
-
-
-def compress(body: bytes) -> bytes:
-    """A body for whoever takes gzip; as small as zlib's usual level makes it, in a tenth of the time."""
-    compressed: bytes = isal_zlib.compress(body, isal_zlib.ISAL_DEFAULT_COMPRESSION, _GZIP)
-    return compressed
-
-
-def takes_gzip(request: Request) -> bool:
-    """Whether the client says that it can read what `compress` gives."""
-    return "gzip" in request.headers.get("accept-encoding", "")
 
 
 def json_answer(
@@ -107,7 +91,7 @@ def json_answer(
         told |= {"ETag": etag, **REVALIDATED}
         if has_it(request, etag):
             return Response(status_code=304, headers=told)
-    if len(body) > COMPRESSED_ABOVE and takes_gzip(request):
+    if len(body) > COMPRESSED_ABOVE and takes_gzip(request.headers):
         return Response(compress(body), media_type=JSON, headers=told | {"Content-Encoding": "gzip"})
     return Response(body, media_type=JSON, headers=told)
 
@@ -133,7 +117,7 @@ class Encoded:
         headers = {"ETag": self.etag, "Vary": "Accept-Encoding", **REVALIDATED}
         if has_it(request, self.etag):
             return Response(status_code=304, headers=headers)
-        if self.compressed is not None and takes_gzip(request):
+        if self.compressed is not None and takes_gzip(request.headers):
             return Response(self.compressed, media_type=JSON, headers=headers | {"Content-Encoding": "gzip"})
         return Response(self.plain, media_type=JSON, headers=headers)
 

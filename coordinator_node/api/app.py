@@ -9,11 +9,10 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from sqlalchemy import Engine
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.gzip import GZipMiddleware
 
-from coordinator_node.api.answers import COMPRESSED_ABOVE
 from coordinator_node.api.auth import AuthMiddleware, Door, KeyMiddleware, warn_if_open
 from coordinator_node.api.body_limit import BodyLimitMiddleware
+from coordinator_node.api.compression import CompressionMiddleware
 from coordinator_node.api.context import ReportContext
 from coordinator_node.api.custom_routers import mount_custom_routers
 from coordinator_node.api.errors import install_error_answers
@@ -35,10 +34,6 @@ from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.entities.times import utc_now
 from coordinator_node.schemas.report.wire import InputProblem, Problem
 from coordinator_node.services.tournament_predict import is_tournament
-
-COMPRESSION = 4
-"""Of gzip's levels, for what no endpoint compresses itself; higher ones take several times as long for a few per cent
-less."""
 
 # Headers of answers that a page of another origin may read.
 EXPOSED = ("ETag", "Link", "Retry-After", "WWW-Authenticate", "X-Next-Cursor")
@@ -101,9 +96,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """What a request passes before it reaches a route; from the innermost to the outermost."""
     door = app.state.door
     app.add_middleware(
-        GZipMiddleware,
-        minimum_size=COMPRESSED_ABOVE,
-        compresslevel=COMPRESSION,
+        CompressionMiddleware,
         # One is compressed already, the other must not wait until there is enough to compress.
         exclude_content_types=(PARQUET, "text/event-stream"),
     )

@@ -13,7 +13,8 @@ from report_rows import seed_everything
 from sqlalchemy import Engine, text
 from starlette.requests import Request
 
-from coordinator_node.api.answers import compress, encode, json_answer
+from coordinator_node.api.answers import encode, json_answer
+from coordinator_node.api.compression import compress
 from coordinator_node.db.series import ONCE
 
 READY = ("/reports/leaderboard", "/reports/schema")
