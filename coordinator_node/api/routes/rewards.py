@@ -12,7 +12,7 @@ from coordinator_node.api.context import Context
 from coordinator_node.api.pages import PAGED, Paging
 from coordinator_node.api.parameters import Limit, ModelId
 from coordinator_node.api.points import numbers
-from coordinator_node.db.reports.checkpoints import CheckpointPlace, newest_checkpoints
+from coordinator_node.db.reports.checkpoints import CheckpointPlace, each_checkpoint
 from coordinator_node.db.reports.records import Record
 from coordinator_node.schemas.report.payouts import Reward
 from coordinator_node.schemas.report.standings import reserved
@@ -34,18 +34,18 @@ def rewards(context: Context, request: Request, pages: Paging, model_id: ModelId
 
     A checkpoint whose emission or ranking cannot be read is left out. At most 5,000 rows, whole checkpoints each.
     """
-    after = pages.after(CheckpointPlace)
-    with context.database.reading() as connection:
-        found = newest_checkpoints(connection, limit=limit + 1, after=after)
+    places: list[CheckpointPlace] = []
     told: list[Reward] = []
     whole = 0
-    for row in found[:limit]:
-        own = _rewards(row, model_id)
-        if whole and len(told) + len(own) > MOST_ROWS:
-            break
-        told += own
-        whole += 1
-    pages.page(found, whole, CheckpointPlace.of)
+    with context.database.reading() as connection:
+        for row in each_checkpoint(connection, most=limit + 1, after=pages.after(CheckpointPlace), model_id=model_id):
+            places.append(CheckpointPlace.of(row))
+            own = _rewards(row, model_id)
+            if whole == limit or (whole and len(told) + len(own) > MOST_ROWS):
+                break
+            told += own
+            whole += 1
+    pages.page(places, whole, tuple)
     return json_answer(request, told, pages.next, tagged=True)
 
 
