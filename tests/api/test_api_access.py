@@ -9,6 +9,7 @@ from api_cases import settings
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator_node.api import access
 from coordinator_node.api.access import AccessRules, Tier
 
 TIERS = {
@@ -79,3 +80,18 @@ def test_a_prefix_that_ends_in_a_slash_is_only_what_is_below() -> None:
     assert RULES.tier_of_path("/reports/checkpoints/") is Tier.READ
     assert RULES.tier_of_path("/reports/checkpoints/x") is Tier.ADMIN
     assert AccessRules(settings(API_PUBLIC_PREFIXES="/")).tier_of_path("/anything") is Tier.PUBLIC
+
+
+@pytest.mark.parametrize("slash", ["%2F", "%252F", "%25252F"])
+def test_a_path_that_was_encoded_again_and_again_is_still_known(slash: str) -> None:
+    assert RULES.tier_of_path(unquote(f"/reports{slash}checkpoints{slash}latest")) is Tier.ADMIN
+
+
+def test_what_is_remembered_of_paths_is_bounded() -> None:
+    rules = AccessRules(settings())
+    for number in range(3 * access._MOST_KNOWN + 1):
+        rules.tier_of_path(f"/reports/predictions/{number}")
+        rules.tier_of_path(f"/custom/{'x' * access._LONGEST_KNOWN}{number}")
+    assert 0 < len(rules._known) <= access._MOST_KNOWN
+    assert max(map(len, rules._known)) <= access._LONGEST_KNOWN
+    assert rules.tier_of_path("/reports/checkpoints/1") is rules.tier_of_path("/reports/checkpoints/1") is Tier.ADMIN

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from api_cases import KEY, NOW, Client, ClientMaker, checkpoint, report_app, running, store
+from fastapi import Request
 from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 from sqlalchemy import Engine
 from structlog.testing import capture_logs
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from coordinator_node.api import auth
 from coordinator_node.api.access import Tier
 from coordinator_node.api.auth import TierGuard, warn_if_open
 from coordinator_node.config.settings import load_settings
@@ -99,6 +103,49 @@ def test_a_right_key_beside_a_wrong_one_is_enough(client_of: ClientMaker) -> Non
     assert not refused(client, "GET", ADMIN[0], {"X-API-Key": "wrong"}, {"api_key": KEY})
 
 
+def test_every_key_is_compared_and_none_by_how_much_of_it_is_right(
+    client_of: ClientMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[bytes] = []
+    compare = hmac.compare_digest
+
+    def noting(given: bytes, key: bytes) -> bool:
+        assert key == KEY.encode()
+        compared.append(given)
+        return compare(given, key)
+
+    monkeypatch.setattr(auth.hmac, "compare_digest", noting)
+    client = client_of(API_KEY=KEY)
+    for headers in (
+        {"X-API-Key": KEY, "Authorization": "Bearer w2"},
+        {"X-API-Key": "w1", "Authorization": "Bearer w2"},
+    ):
+        compared.clear()
+        assert refused(client, "GET", ADMIN[0], headers, {"api_key": "w3"}) is (KEY not in headers.values())
+        assert compared == [headers["X-API-Key"].encode(), b"w2", b"w3"]
+    monkeypatch.setattr(auth.hmac, "compare_digest", lambda given, key: False)
+    assert refused(client, "GET", ADMIN[0], {"X-API-Key": KEY}, {}), "nothing else compares"
+
+
+@pytest.mark.parametrize("sent", [f"Basic {KEY}", f"Token {KEY}", KEY, f"Bearer{KEY}"])
+def test_another_scheme_than_bearer_carries_no_key(client_of: ClientMaker, sent: str) -> None:
+    assert refused(client_of(API_KEY=KEY), "GET", ADMIN[0], {"Authorization": sent}, {})
+
+
+def test_nothing_behind_the_door_sees_a_key_however_its_name_is_spelled(engine: Engine) -> None:
+    app = report_app(engine, API_KEY=KEY)
+
+    @app.get("/echo")
+    def echo(request: Request) -> str:
+        return str(request.url.query)
+
+    secret = KEY.replace(" ", "%20")
+    with running(app) as server:
+        for name in ("api_key", "api%5Fkey", "%61pi_key"):
+            for given in (secret, KEY.replace(" ", "+"), "wrong"):
+                assert server.request("GET", f"/echo?a=%2F&{name}={given}&b=&{name}={given}")[2] == b'"a=%2F&b="'
+
+
 def test_a_refusal_comes_before_the_body_is_looked_at(client_of: ClientMaker) -> None:
     client = client_of(API_KEY=KEY)
     answer = client.request("POST", "/reports/checkpoints/1/confirm", content=b"{")
@@ -124,6 +171,19 @@ def test_without_a_key_writing_on_the_mainnet_is_closed(client_of: ClientMaker, 
         "POST", "/reports/checkpoints/c1/confirm", json={"tx_hash": "t1"}, headers={"X-API-Key": KEY}
     )
     assert answer.status_code == 200
+
+
+def test_on_the_mainnet_without_a_key_every_method_that_may_write_is_closed(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "live.py").write_text(LISTENING)
+    app = report_app(engine, TOURNAMENT, NETWORK="mainnet-beta", API_ROUTES_DIR=str(tmp_path))
+    with running(app) as server:
+        for path in ("/reports/backfill", "/tournament/rounds/r1/score", "/custom/live", "/nowhere"):
+            for method in ("POST", "PUT", "PATCH", "DELETE", "PROPFIND"):
+                assert server.request(method, path)[0] == 403, (method, path)
+            for method in ("GET", "HEAD", "OPTIONS"):
+                assert server.request(method, path)[0] in (404, 405), (method, path)
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(f"ws://127.0.0.1:{server.port}/custom/live")
 
 
 def test_an_open_api_is_said_at_start() -> None:
@@ -155,6 +215,34 @@ def test_named_origins_are_the_only_ones(client_of: ClientMaker) -> None:
     assert named.headers["access-control-allow-origin"] == "https://ui.example"
     assert named.headers["access-control-allow-credentials"] == "true"
     assert "access-control-allow-origin" not in stranger.headers
+
+
+def test_a_page_of_another_origin_may_send_what_it_needs_and_read_what_it_is_told(client_of: ClientMaker) -> None:
+    sent = "x-api-key,authorization,if-none-match"
+    asking = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": sent}
+    for origins in ("*", "https://ui.example"):
+        client = client_of(API_KEY=KEY, API_CORS_ORIGINS=origins)
+        asked = client.request("OPTIONS", ADMIN[0], headers={"Origin": "https://ui.example", **asking})
+        assert (asked.status_code, asked.headers["access-control-allow-headers"]) == (200, sent)
+        for path in ("/info", ADMIN[0]):
+            answer = client.request("GET", path, headers={"Origin": "https://ui.example"})
+            exposed = answer.headers["access-control-expose-headers"].split(", ")
+            assert {"ETag", "Link", "Retry-After", "WWW-Authenticate", "X-Next-Cursor"} == set(exposed)
+
+
+def test_a_bug_is_answered_with_the_headers_of_all_answers(engine: Engine) -> None:
+    app = report_app(engine)
+
+    @app.get("/breaks")
+    def breaks() -> None:
+        raise RuntimeError("on purpose")
+
+    with closing(Client(app)) as client:
+        answer = client.request("GET", "/breaks", headers={"Origin": "https://ui.example"})
+    assert answer.status_code == 500
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize("wrong", ["https://ui.example/", "ui.example", "https://ui.example/app", "https://", "**"])
@@ -338,6 +426,8 @@ def test_the_page_says_what_needs_the_key_here(client_of: ClientMaker, tmp_path:
     )
     assert {"get /info", "get /mine/admin", "get /mine/read", "get /reports/predictions"} <= strict
     assert not {"get /healthz", "get /reports/leaderboard"} & strict
+    declared = needs_key(client_of(API_KEY=KEY, API_ROUTES_DIR=str(tmp_path)))
+    assert {path for path in declared if "/mine" in path} == {"get /mine/admin"}
 
 
 def test_what_a_key_was_shown_for_is_kept_by_no_shared_cache(client_of: ClientMaker, tmp_path: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from api_cases import KEY, ClientMaker, report_app, running
+from fastapi import WebSocket
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
-from coordinator_node.api import rate_limit
+from coordinator_node.api import app, rate_limit
 from coordinator_node.api.rate_limit import TokenBuckets
 from coordinator_node.config.settings import load_settings
 from coordinator_node.entities.errors import ConfigurationError
@@ -51,6 +56,49 @@ def test_who_guesses_keys_is_limited_by_address_and_the_holder_is_not(client_of:
     guesses = [client.get("/reports/checkpoints/latest", api_key=f"guess{n}").status_code for n in range(4)]
     assert guesses == [401, 401, 401, 429]
     assert client.get("/reports/checkpoints/latest", api_key=KEY).status_code == 404
+
+
+def test_who_watches_the_service_is_never_turned_away_and_nobody_else(client_of: ClientMaker) -> None:
+    client = client_of(API_RATE_LIMIT="1/hour")
+    assert client.get("/info").status_code == 200
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert client.get(path).status_code != 429, path
+    for path in ("/healthzz", "/readyz/x", "/metrics/", "/reports/leaderboard"):
+        assert client.get(path).status_code == 429, path
+
+
+def test_the_holder_of_the_key_has_a_limit_too(client_of: ClientMaker) -> None:
+    client = client_of(API_RATE_LIMIT="2/hour", API_KEY=KEY)
+    assert [client.get("/info", api_key=KEY).status_code for _ in range(3)] == [200, 200, 429]
+    assert client.get("/info").status_code == 200
+
+
+def test_whoever_waits_as_long_as_told_is_let_in(client_of: ClientMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    buckets = functools.partial(TokenBuckets, clock=lambda: now[0])
+    monkeypatch.setattr(app, "TokenBuckets", buckets)
+    client = client_of(API_RATE_LIMIT="2/second")
+    assert [client.get("/info").status_code for _ in range(3)] == [200, 200, 429]
+    now[0] += 0.1
+    answer = client.get("/info")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    now[0] += 1
+    assert client.get("/info").status_code == 200
+
+
+def test_a_websocket_counts_too(engine: Engine) -> None:
+    report = report_app(engine, API_RATE_LIMIT="1/hour")
+
+    @report.websocket("/custom/live")
+    async def live(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.close()
+
+    with running(report) as server:
+        address = f"ws://127.0.0.1:{server.port}/custom/live"
+        connect(address).close()
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(address)
 
 
 def test_the_address_behind_a_proxy_is_believed_from_trusted_ones_alone(engine: Engine) -> None:
