@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
 
 import pytest
-from api_cases import Client, ClientMaker, prediction, report_app, stage, store
-from sqlalchemy import Engine, make_url
+from api_cases import Client, ClientMaker, checkpoint, prediction, report_app, running, stage, store
+from fastapi.responses import StreamingResponse
+from sqlalchemy import Engine, create_engine, make_url
 
 from coordinator_node.api import sessions
+from coordinator_node.api.context import Context
 from coordinator_node.db.reports import predictions
 from coordinator_node.entities.times import utc_now
 
@@ -70,6 +76,95 @@ def test_a_question_that_takes_too_long_is_ended(
     assert answer.status_code == 503
     assert "ask for a shorter range" in answer.json()["detail"]
     assert client.get("/reports/models").status_code == 200
+
+
+def test_a_change_that_takes_too_long_is_ended_and_leaves_nothing(
+    client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_MILLISECONDS", {"ms": "50"})
+    store(engine, checkpoint("c1"))
+    with engine.begin() as holder:
+        holder.exec_driver_sql("SELECT 1 FROM checkpoints FOR UPDATE")
+        answer = client.request("POST", "/reports/checkpoints/c1/confirm", json={"tx_hash": "t1"})
+    assert answer.status_code == 503
+    assert client.get("/reports/checkpoints/latest").json()["status"] == "PENDING"
+
+
+def test_when_all_connections_are_busy_it_says_so(database_url: str) -> None:
+    one = create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    with closing(Client(report_app(one))) as client:
+        with one.connect():
+            answer = client.get("/reports/models")
+            assert (answer.status_code, "too many requests at once" in answer.json()["detail"]) == (503, True)
+            assert client.get("/healthz").status_code == 200, "it asks on a connection of its own"
+        assert client.get("/reports/models").status_code == 200
+    one.dispose()
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "said"), [("40001", 503, "the read replica changed"), ("XX000", 500, "internal error")]
+)
+def test_what_the_database_refuses_is_told_without_its_words(engine: Engine, code: str, status: int, said: str) -> None:
+    app = report_app(engine)
+
+    @app.get("/refused")
+    def refused(context: Context) -> None:
+        with context.database.reading() as connection:
+            connection.exec_driver_sql(f"DO $$ BEGIN RAISE 'secret' USING ERRCODE = '{code}'; END $$")
+
+    with closing(Client(app)) as client:
+        answer = client.get("/refused")
+    assert (answer.status_code, list(answer.json())) == (status, ["detail"])
+    assert said in answer.text
+    assert "secret" not in answer.text
+
+
+def test_an_answer_that_breaks_off_is_no_whole_one(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    app = report_app(engine)
+
+    @app.get("/breaks")
+    def breaks() -> StreamingResponse:
+        def parts() -> Iterator[bytes]:
+            yield b"begun"
+            raise RuntimeError("on purpose")
+
+        return StreamingResponse(parts())
+
+    with running(app) as server:
+        with pytest.raises(http.client.IncompleteRead) as broken:
+            server.request("GET", "/breaks")
+        assert broken.value.partial == b"begun"
+        assert server.request("GET", "/info")[0] == 200
+    assert "a request failed: GET /breaks" in caplog.text
+
+
+def test_methods_that_nobody_knows_make_no_labels(client: Client) -> None:
+    for method in ("BREW", "WHEN"):
+        assert client.request(method, "/info").status_code == 405
+    counted = client.get("/metrics").text
+    assert 'method="other",route="/info",status="405"' in counted
+    assert "BREW" not in counted
+
+
+def test_of_many_who_ask_for_health_one_connection_is_made(
+    connect: Connect, silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "PROBE_SECONDS", 0.2)
+    made: list[str] = []
+    dial = sessions.psycopg.AsyncConnection.connect
+
+    async def noting(url: str, **options: Any) -> Any:
+        made.append(url)
+        return await dial(url, **options)
+
+    monkeypatch.setattr(sessions.psycopg.AsyncConnection, "connect", noting)
+    probe = sessions.DatabaseProbe(connect(f"postgresql+psycopg://u:p@127.0.0.1:{silent_port}/d"))
+
+    async def ask() -> list[bool]:
+        return await asyncio.gather(*(probe.answers() for _ in range(20)))
+
+    assert asyncio.run(ask()) == [False] * 20
+    assert len(made) == 1
 
 
 def test_a_bug_shows_no_traceback_and_no_sql(client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

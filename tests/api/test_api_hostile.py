@@ -109,6 +109,12 @@ def test_a_body_that_does_not_say_its_length_is_cut_off(server: RunningServer) -
     assert answers(server)
 
 
+@pytest.mark.parametrize("path", ["/reports/checkpoints/c1/confirm", "/nowhere/tournament/", "/tournament"])
+def test_a_body_may_have_1_mib_and_not_a_byte_more(server: RunningServer, path: str) -> None:
+    assert server.request("POST", path, body=b" " * (MIB + 1))[0] == 413
+    assert server.request("POST", path, body=b" " * MIB)[0] in (404, 422)
+
+
 ODD_BODIES = {
     "nested without end": b'{"tx_hash":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
     "a number without end": b'{"tx_hash":' + b"9" * 5_000 + b"}",
