@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import json
 import math
+import threading
 
-from api_cases import KEY, Client, ClientMaker
+from api_cases import KEY, PATIENCE_SECONDS, Client, ClientMaker
 from hypothesis import given
 from hypothesis import strategies as st
 from report_rows import seed_everything
 from sqlalchemy import Engine, text
 from starlette.requests import Request
 
-from coordinator_node.api.answers import encode, json_answer
+from coordinator_node.api.answers import Encoded, SharedAnswers, encode, json_answer
 from coordinator_node.api.compression import compress
 from coordinator_node.db.series import ONCE
 
@@ -55,6 +58,46 @@ def test_a_long_answer_is_compressed_and_tagged_alike_for_all() -> None:
     held = json_answer(asking(if_none_match=plain.headers["etag"]), rows, tagged=True)
     assert (held.status_code, held.body) == (304, b"")
     assert "etag" not in json_answer(asking(), rows).headers
+
+
+def test_whoever_leaves_while_an_answer_is_looked_up_takes_it_from_nobody() -> None:
+    entered, release = threading.Event(), threading.Event()
+    looked: list[int] = []
+
+    def make(last: Encoded | None) -> Encoded:
+        looked.append(1)
+        entered.set()
+        release.wait(PATIENCE_SECONDS)
+        return Encoded.of(1, ["told"])
+
+    async def ask() -> Encoded:
+        answers = SharedAnswers()
+        first, second = (asyncio.create_task(answers.get("key", make)) for _ in range(2))
+        await asyncio.to_thread(entered.wait, PATIENCE_SECONDS)
+        first.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await first
+        release.set()
+        return await second
+
+    assert json.loads(asyncio.run(ask()).plain) == ["told"]
+    assert looked == [1]
+
+
+def test_an_answer_of_which_nothing_is_sent_again_still_says_what_it_varies_by(
+    engine: Engine, client_of: ClientMaker
+) -> None:
+    seed_everything(engine)
+    client = client_of()
+    for path in (*READY, "/reports/checkpoints", "/reports/models/global", "/reports/checkpoints/latest"):
+        whole = client.get(path)
+        held = client.request("GET", path, headers={"If-None-Match": f'"other", {whole.headers["etag"]}'})
+        lines = [("If-None-Match", '"other"'), ("If-None-Match", whole.headers["etag"])]
+        for answer in (held, client.request("GET", path, headers=lines), client.request("HEAD", path, headers=lines)):
+            assert (answer.status_code, answer.content) == (304, b""), path
+            assert "Accept-Encoding" in answer.headers["vary"]
+            assert answer.headers["cache-control"] == whole.headers["cache-control"] == "no-cache"
+            assert "content-type" not in answer.headers
 
 
 def test_the_ready_answers_are_those_of_their_routes(engine: Engine, client_of: ClientMaker) -> None:

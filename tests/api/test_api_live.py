@@ -6,14 +6,16 @@ import http.client
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from api_cases import KEY, NOW, PATIENCE_SECONDS, RunningServer, checkpoint, report_app, running, store, until
+from api_cases import KEY, NOW, PATIENCE_SECONDS, RunningServer, checkpoint, report_app, running, settings, store, until
 from sqlalchemy import Engine, text
 
 from coordinator_node.api import live
+from coordinator_node.api.app import create_app
+from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.tables import FeedIngestionStateRow, LeaderboardRow
 from coordinator_node.runtime.notify import SNAPSHOTS
 
@@ -128,6 +130,54 @@ def test_many_clients_share_one_connection(engine: Engine, monkeypatch: pytest.M
         until(lambda: listeners(engine) == 0)
         with listening(server) as again:
             assert again.next()[1]["id"] == "l2"
+
+
+def test_who_comes_after_all_have_left_gets_the_state_of_then(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "QUIET_SECONDS", 0.05)
+    before = live.CLIENTS.collect()[0].samples[0].value
+    leaderboard(engine, "l1", 0, notified=False)
+    with running(report_app(engine)) as server:
+        with listening(server) as stream:
+            assert stream.next()[1]["id"] == "l1"
+            assert live.CLIENTS.collect()[0].samples[0].value == before + 1
+        until(lambda: live.CLIENTS.collect()[0].samples[0].value == before)
+        leaderboard(engine, "l2", 1, notified=False)
+        with listening(server) as stream:
+            assert stream.next()[1]["id"] == "l2"
+
+
+def test_that_a_feed_grows_older_is_no_news_until_it_is_late(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.02)
+    feed = {"source": "simulated", "subject": "BTC", "kind": "tick", "granularity": "1s"}
+    store(engine, FeedIngestionStateRow(**feed, last_event_ts=NOW, updated_at=NOW))
+    now = [NOW]
+    looks: list[datetime] = []
+
+    def clock() -> datetime:
+        looks.append(now[0])
+        return now[0]
+
+    app = create_app(settings(**SIMULATED), engine, CrunchConfig(), clock)
+    with running(app) as server, listening(server) as stream:
+        assert stream.next("feed")[1]["watermark_age_seconds"] == 0
+        for seconds in (1, 300):
+            now[0] = NOW + timedelta(seconds=seconds)
+            until(lambda: looks.count(now[0]) > 2)
+        late = stream.next("feed")[1]
+        assert (late["watermark_age_seconds"], late["late"]) == (300, True)
+
+
+def test_no_event_waits_for_others_to_be_compressed_with(engine: Engine) -> None:
+    leaderboard(engine, "l1", 0, notified=False)
+    with running(report_app(engine)) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_SECONDS)
+        connection.request("GET", "/reports/events", headers={"Accept-Encoding": "gzip"})
+        answer = connection.getresponse()
+        assert "content-encoding" not in answer.headers
+        assert answer.headers["x-accel-buffering"] == "no", "nor does a proxy hold it back"
+        assert answer.readline() == b"retry: 3000\n"
+        connection.close()
+        answer.close()
 
 
 def test_a_lost_connection_is_made_anew(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

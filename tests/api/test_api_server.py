@@ -126,9 +126,9 @@ def test_a_question_still_running_when_draining_is_over_is_cancelled(
             request = threading.Thread(target=ask, args=(server.port,))
             request.start()
             until(lambda: waiting_for_locks(engine) == 1)
-        # The server's thread has ended though the lock is still held.
-        request.join(PATIENCE_SECONDS)
+        # The server's thread has ended, and the database's work with it, though the lock is still held.
         until(lambda: waiting_for_locks(engine) == 0)
+        request.join(PATIENCE_SECONDS)
 
 
 def ask(port: int) -> None:

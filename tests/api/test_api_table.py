@@ -196,6 +196,20 @@ def test_pages_together_are_the_whole_list(seeded: Client, path: str, params: di
     assert [row for page in (reversed(pages) if backwards else pages) for row in page] == whole
 
 
+def test_no_address_that_is_told_holds_a_key(seeded: Client) -> None:
+    """No key is set here: what a client sends as one then still is somebody's."""
+    answer = seeded.request("GET", "/reports/snapshots?api_key=a&limit=1&api_key=b")
+    assert answer.status_code == 200, "which may be given twice, like everywhere"
+    address = parse_qs(urlsplit(answer.links["next"]["url"]).query)
+    assert set(address) == {"limit", "cursor"}
+
+
+def test_a_cursor_with_something_between_its_letters_is_refused(seeded: Client) -> None:
+    cursor = seeded.get("/reports/snapshots", limit=1).headers["x-next-cursor"]
+    for spelled in (f"{cursor[:4]}!{cursor[4:]}", f"{cursor[:4]} {cursor[4:]}", f"{cursor}\n"):
+        assert seeded.get("/reports/snapshots", cursor=spelled).status_code == 422, spelled
+
+
 def test_a_cursor_of_another_list_is_refused(seeded: Client) -> None:
     """Places of several lists look alike: read as one of this list, another's would skip rows without a word."""
     asked = [(path, seeded.get(path, **params, limit=1).headers.get("x-next-cursor")) for path, params in PAGED]
