@@ -1,7 +1,8 @@
 """What a process counts for Prometheus: its stages' passes, and, in the report API, its requests.
 
 A worker either serves its own figures, on WORKER_METRICS_PORT, or writes them beside its heartbeat, from where the
-report API's /metrics shows them; never both, so that nothing is counted twice.
+report API's /metrics shows them; never both, so that nothing is counted twice. A report worker's own are on its
+/metrics anyway.
 """
 
 from __future__ import annotations

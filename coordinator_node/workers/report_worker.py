@@ -37,6 +37,8 @@ def build(
     listener = listen_on(settings.report_api_host, settings.report_api_port)
 
     async def body(worker: Worker) -> None:
+        # Its own /metrics shows them; in its row they would be counted a second time, by every other report worker too.
+        worker.heartbeat.carries_metrics = False
         try:
             await serve(app, listener, worker.stop)
         finally:

@@ -65,6 +65,8 @@ def test_the_worker_serves_until_sigterm_and_then_ends_cleanly(engine: Engine) -
         assert answer.json() == {"status": "ok"}
         assert "server" not in answer.headers
         httpx.get(f"{base}/reports/models?api_key=not-to-be-logged")
+        until(lambda: beaten(engine) != [])
+        assert beaten(engine) == [None], "what it counts is on its /metrics already"
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
@@ -75,6 +77,12 @@ def test_the_worker_serves_until_sigterm_and_then_ends_cleanly(engine: Engine) -
     assert "not-to-be-logged" not in errors
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM worker_heartbeats").scalar_one() == 0
+
+
+def beaten(engine: Engine) -> list[object]:
+    """The figures that heartbeats carry."""
+    with engine.connect() as connection:
+        return list(connection.exec_driver_sql("SELECT metrics_jsonb FROM worker_heartbeats").scalars())
 
 
 def test_a_running_request_is_answered_while_the_server_drains(engine: Engine) -> None:
