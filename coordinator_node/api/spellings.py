@@ -33,6 +33,8 @@ class SpellingMiddleware:
                 await self._app(attempt.spelled, receive, attempt.send)
             except _Enough:
                 return
+            finally:
+                attempt.tell_endpoint()
             spelled = attempt.meant
 
 
@@ -51,13 +53,16 @@ class _Attempt:
         self._send = send
         self._without_body = scope["method"] == "HEAD" and spelled["method"] != "HEAD"
 
+    def tell_endpoint(self) -> None:
+        """Name the endpoint in the scope that came in, where whoever counts requests further out looks for it."""
+        if "endpoint" in self.spelled:
+            self._scope["endpoint"] = self.spelled["endpoint"]
+
     async def send(self, message: Message) -> None:
         """Send the answer on, or nothing of it."""
         if message["type"] == "http.response.start":
             self.meant = self._otherwise(message["status"])
-            # Whoever counts requests further out looks for the endpoint in the scope that came in.
-            if "endpoint" in self.spelled:
-                self._scope["endpoint"] = self.spelled["endpoint"]
+            self.tell_endpoint()
         if self.meant is not None:
             return
         if self._without_body and message["type"] == "http.response.body":

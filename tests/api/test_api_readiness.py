@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -216,3 +217,13 @@ def test_requests_are_counted_by_route_and_not_by_path(client_of: ClientMaker, e
         ("GET", "none", "401"): 1.0,
         ("GET", "/metrics", "200"): 1.0,
     }
+
+
+def test_a_request_that_failed_is_counted_under_its_route(client_of: ClientMaker, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from fastapi import APIRouter\nrouter = APIRouter()\n@router.get('/own/{number}')\ndef own(number: int):\n"
+        "    return 1 / 0\n"
+    )
+    client = client_of(API_ROUTES_DIR=str(tmp_path))
+    assert client.get("/own/7").status_code == 500
+    assert gauges(client)["coordinator_api_requests_total"][("GET", "/own/{number}", "500")] == 1.0
