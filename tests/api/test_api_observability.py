@@ -48,8 +48,8 @@ async def worked() -> PassResult:
 
 
 @pytest.fixture
-def exposed(engine: Engine) -> set[str]:
-    """The name of every sample of an engine in which everything has happened once, with a read replica."""
+def exposed(engine: Engine) -> dict[str, set[str]]:
+    """The name and labels of every sample of an engine in which everything has happened once, with a read replica."""
     asyncio.run(measured("predict", worked)())
     count_failure("predict", "timeout")
     Heartbeat(engine, "score").beat()
@@ -59,15 +59,47 @@ def exposed(engine: Engine) -> set[str]:
     with closing(Client(app)) as client:
         client.get("/info")
         text = client.get("/metrics").text
-    return {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
 
 
-def test_every_metric_that_is_named_exists(exposed: set[str]) -> None:
+def test_every_metric_that_is_named_exists(exposed: dict[str, set[str]]) -> None:
     named = {name for expression in expressions() for name in NAME.findall(expression)}
     assert len(named) > 10
-    assert named <= exposed
+    assert named <= set(exposed)
     unseen = {name for name in exposed if name not in named and not name.endswith(("_sum", "_count"))}
     assert not unseen, "nobody looks at these"
+
+
+def test_every_label_that_is_named_exists(exposed: dict[str, set[str]]) -> None:
+    looked_at = 0
+    for expression in expressions():
+        labels = set[str]().union(*(exposed[name] for name in NAME.findall(expression) if name in exposed))
+        named = set(re.findall(r"(\w+)=~?\"", expression)) - {"job"}
+        for group in re.findall(r"by \(([^)]*)\)", expression):
+            named |= {name.strip() for name in group.split(",")}
+        assert named <= labels, expression
+        looked_at += len(named)
+    assert looked_at > 20
+
+
+def test_every_legend_names_labels_that_are_left() -> None:
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            shown = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+            kept = re.findall(r"by \(([^)]*)\)", target["expr"])
+            assert shown <= {name.strip() for name in kept[0].split(",")} if kept else not shown, target
+
+
+def test_what_every_report_worker_shows_alike_is_shown_once() -> None:
+    """Two report workers, as deployment/kubernetes has them, each show these of the same database."""
+    same = ("_stage_backlog", "_stage_lag", "_worker_beat", "_feed_watermark")
+    for expression in dashboard_expressions():
+        if any(name in expression for name in same):
+            assert "max" in expression, expression
 
 
 def test_every_stage_that_is_named_exists() -> None:
