@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_cases import KEY, NOW, Client, ClientMaker, model, prediction, stage, store
+from api_cases import KEY, NOW, Client, ClientMaker, model, prediction, schedule, stage, store
 from sqlalchemy import Engine
 
 FILE = Path(__file__).parents[2] / "scaffold" / "node" / "api" / "ensemble_signals.py.disabled"
@@ -84,6 +84,25 @@ def test_what_one_said_before(client: Client) -> None:
     assert values(since="2026-03-01T11:59:00", until="2026-03-01T11:59:00") == [1.0, 10.0]
     assert client.get("/signals/ensemble/all/history", limit=0).status_code == 422
     assert client.get("/signals/ensemble/other/history").status_code == 404
+
+
+def test_a_long_horizon_hides_no_shorter_one(client_of: ClientMaker, engine: Engine, enabled: str) -> None:
+    """A day's horizon has thousands of predictions that speak of later moments than the newest of a minute's."""
+    stage(engine, "m1", ALL)
+    store(engine, schedule("daily"))
+    day = {"scope_key": "BTC-day", "prediction_config_id": "daily", "horizon": timedelta(days=1)}
+    second = timedelta(seconds=1)
+    store(
+        engine,
+        *(said(ALL, NOW - n * 15 * second, float(n), **day) for n in range(1100)),
+        *(said(ALL, NOW - n * 60 * second, float(n)) for n in range(3)),
+    )
+    client = client_of(API_ROUTES_DIR=enabled)
+    newest = [(row["scope_key"], row["value"]) for row in client.rows("/signals/ensemble/all")]
+    assert newest == [("BTC-60", 0.0), ("BTC-day", 0.0)]
+    history = [(row["scope_key"], row["value"]) for row in client.rows("/signals/ensemble/all/history", limit=7)]
+    one_by_one = [("BTC-day", float(n)) for n in (4, 3, 2, 1)]
+    assert history == [("BTC-60", 1.0), *one_by_one, ("BTC-60", 0.0), ("BTC-day", 0.0)]
 
 
 def test_they_are_read_like_other_reports(client_of: ClientMaker, enabled: str) -> None:
