@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -52,8 +53,8 @@ def emission_in(checkpoint: Record) -> RetainingEmission:
     Raises:
         UnusableCheckpointError: it holds none, or something else.
     """
-    entries = checkpoint["entries"] or []
-    if not entries:
+    entries = checkpoint["entries"]
+    if not isinstance(entries, list) or not entries:
         raise UnusableCheckpointError(f"checkpoint {checkpoint['id']} holds no emission")
     try:
         return _EMISSION.validate_python(entries[0])
@@ -183,11 +184,14 @@ def _refuse(checkpoint: Record, target: CheckpointStatus) -> None:
 
 
 def _rewards_by_model(checkpoint: Record, emission: RetainingEmission) -> list[tuple[str, int]]:
-    ranking = (checkpoint["meta"] or {}).get("ranking")
-    return [
-        (_ranked_model(checkpoint["id"], ranking, reward["cruncher_index"]), reward["reward_pct"])
-        for reward in emission["cruncher_rewards"]
-    ]
+    """Each rewarded model once, with its share, in rank order, whatever the order and repetitions of the emission."""
+    meta = checkpoint["meta"]
+    ranking = meta.get("ranking") if isinstance(meta, Mapping) else None
+    totals: dict[str, int] = {}
+    for reward in sorted(emission["cruncher_rewards"], key=itemgetter("cruncher_index")):
+        model = _ranked_model(checkpoint["id"], ranking, reward["cruncher_index"])
+        totals[model] = totals.get(model, 0) + reward["reward_pct"]
+    return list(totals.items())
 
 
 def _ranked_model(checkpoint_id: str, ranking: Any, index: int) -> str:

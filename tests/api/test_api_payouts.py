@@ -165,7 +165,9 @@ def test_ten_thousand_models_sum_to_the_pool_and_to_a_hundred_percent() -> None:
 UNUSABLE: list[tuple[dict[str, Any], str]] = [
     ({"entries_jsonb": []}, "holds no emission"),
     ({"entries_jsonb": None}, "holds no emission"),
+    ({"entries_jsonb": {"crunch": "crunch-address"}}, "holds no emission"),
     ({"entries_jsonb": [{"model_id": "m1", "score": 3}]}, "is no emission"),
+    ({"meta_jsonb": ["odd"]}, "names no model for cruncher_index 0"),
     ({"meta_jsonb": None}, "names no model for cruncher_index 0"),
     ({"meta_jsonb": {"ranking": [{"model_id": "m0"}]}}, "names no model for cruncher_index 1"),
 ]
@@ -181,6 +183,17 @@ def test_a_checkpoint_that_cannot_be_paid_from_says_why(
         assert answer.status_code == 409
         assert reason in answer.json()["detail"]
     assert client.get("/reports/checkpoints/c1/payload").status_code == 200
+
+
+def test_prizes_are_in_rank_order_and_one_a_model(client: Client, engine: Engine) -> None:
+    """An emission of an operator's code, or of 0.1.84, may list its shares in any order, and some index twice."""
+    shares = [(1, 300_000_000), (0, 600_000_000), (1, 100_000_000)]
+    rewards = [{"cruncher_index": index, "reward_pct": share} for index, share in shares]
+    store(engine, checkpoint("c1", entries_jsonb=[emission([], cruncher_rewards=rewards)]))
+    paid = client.rows("/reports/checkpoints/c1/prizes", total_prize=11)
+    assert [(prize["prizeId"], prize["prize"]) for prize in paid] == [("c1-m0", 7), ("c1-m1", 4)]
+    assert list(client.rows("/reports/checkpoints/c1/emission/cli-format")["crunchEmission"]) == ["m0", "m1"]
+    assert [row["reward_pct"] for row in client.rows("/reports/checkpoints/rewards")] == [60.0, 40.0]
 
 
 def test_what_an_emission_retains_is_stated_where_it_is(client: Client, engine: Engine) -> None:

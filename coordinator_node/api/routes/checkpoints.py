@@ -33,7 +33,7 @@ from coordinator_node.schemas.report.payouts import (
     Prize,
     StatusChange,
 )
-from coordinator_node.schemas.report.wire import JsonObject, Problem, object_or_empty
+from coordinator_node.schemas.report.wire import JsonObject, Problem, list_or_empty, object_or_empty
 from coordinator_node.services.payout import (
     UnknownCheckpointError,
     advance_checkpoint,
@@ -45,7 +45,7 @@ from coordinator_node.services.payout import (
 
 router = APIRouter(prefix="/reports", tags=["checkpoints"], route_class=TaggedRoute)
 
-# Above this JSON numbers lose their last digits in a browser's hands.
+# What a chain keeps in 64 bits, signed or not.
 MOST_PRIZE = 2**63 - 1
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Problem, "description": "There is no such checkpoint."}}
 REFUSED: dict[int | str, dict[str, Any]] = {
@@ -54,7 +54,14 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 READING: dict[int | str, dict[str, Any]] = {**UNKNOWN, **REFUSED, **UNCHANGED}
 
 Status = Annotated[CheckpointStatus | None, Query(description="Only those of this status; all when left out.")]
-TotalPrize = Annotated[int, Query(ge=0, le=MOST_PRIZE, description="The pool, in its smallest unit.")]
+TotalPrize = Annotated[
+    int,
+    Query(
+        ge=0,
+        le=MOST_PRIZE,
+        description="The pool, in its smallest unit. Browsers read numbers above 2**53 without their last digits.",
+    ),
+]
 
 
 @router.get("/checkpoints", dependencies=[READ], responses={**PAGED, **UNCHANGED})
@@ -169,7 +176,7 @@ def _checkpoint(row: Record) -> Checkpoint:
 
 
 def _entries(row: Record) -> list[JsonObject]:
-    return [object_or_empty(entry) for entry in row["entries"] or []]
+    return [object_or_empty(entry) for entry in list_or_empty(row["entries"])]
 
 
 def _period(row: Record) -> dict[str, Any]:

@@ -77,3 +77,13 @@ def object_or_empty(value: Any) -> JsonObject:
 def number_or_none(value: Any) -> Number | None:
     """The value if it is a number; None for anything else."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def of_type[T](value: Any, wanted: type[T]) -> T | None:
+    """The value if it is of that type; None for anything else, and for true and false, which are ints to Python."""
+    return value if isinstance(value, wanted) and not isinstance(value, bool) else None
+
+
+def list_or_empty(value: Any) -> list[Any]:
+    """A stored document that must be a list; [] for NULL and for what older rows may hold instead."""
+    return value if isinstance(value, list) else []
