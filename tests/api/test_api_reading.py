@@ -101,6 +101,18 @@ def test_entries_of_an_older_leaderboard_may_lack_their_score(client: Client, en
     assert (row["score_metrics"], row["score_ranking"], row["score_recent"]) == ({}, {}, None)
 
 
+def test_odd_values_of_one_entry_do_not_take_the_others_away(client: Client, engine: Engine) -> None:
+    """An operator's code may save a leaderboard of any shape."""
+    odd = {**entry("m2", 2, {}), "rank": "second", "model_name": 5, "cruncher_name": ["b"]}
+    store(engine, model("m1"), LeaderboardRow(created_at=NOW, entries_jsonb=[odd, entry("m1", 1, {})]))
+    rows = client.rows("/reports/leaderboard")
+    assert [(row["model_id"], row["rank"]) for row in rows] == [("m1", 1), ("m2", None)]
+    assert (rows[1]["model_name"], rows[1]["cruncher_name"], rows[1]["username"]) == (None, None, None)
+    store(engine, LeaderboardRow(created_at=NOW + DAY, entries_jsonb={"m1": 1}))
+    assert client.rows("/reports/leaderboard") == []
+    assert client.rows("/reports/models/m1/diversity")["rank"] is None
+
+
 def test_models_are_listed_by_name_without_ensembles(client: Client, engine: Engine) -> None:
     store(engine, model("m1", name="zebra"), model("m2", name="ant"), model(ENSEMBLE, name="all"))
     assert client.rows("/reports/models") == [

@@ -23,7 +23,7 @@ from coordinator_node.db.reports.leaderboard import (
 )
 from coordinator_node.entities.ensemble import is_ensemble_model
 from coordinator_node.schemas.report.competition import RESERVED, WINDOWS, LeaderboardEntry, ModelEntry
-from coordinator_node.schemas.report.wire import number_or_none, object_or_empty
+from coordinator_node.schemas.report.wire import number_or_none, object_or_empty, of_type
 
 router = APIRouter(prefix="/reports", tags=["leaderboard"], dependencies=[PUBLIC], route_class=TaggedRoute)
 
@@ -74,6 +74,7 @@ def _leaderboard(context: ReportContext, include_ensembles: bool, last: Encoded 
 
 def _entry(entry: Mapping[str, Any], created_at: datetime, present: set[str], names: Sequence[str]) -> LeaderboardEntry:
     model_id = str(entry.get("model_id"))
+    cruncher = of_type(entry.get("cruncher_name"), str)
     score = object_or_empty(entry.get("score"))
     metrics, ranking = object_or_empty(score.get("metrics")), object_or_empty(score.get("ranking"))
     named = {
@@ -84,10 +85,10 @@ def _entry(entry: Mapping[str, Any], created_at: datetime, present: set[str], na
     return LeaderboardEntry(
         created_at=created_at,
         model_id=model_id,
-        rank=entry.get("rank"),
-        model_name=entry.get("model_name"),
-        cruncher_name=entry.get("cruncher_name"),
-        username=entry.get("cruncher_name"),
+        rank=of_type(entry.get("rank"), int),
+        model_name=of_type(entry.get("model_name"), str),
+        cruncher_name=cruncher,
+        username=cruncher,
         # An ensemble runs inside the engine: no orchestrator has it.
         status="active" if model_id in present or is_ensemble_model(model_id) else "inactive",
         score_metrics=metrics,

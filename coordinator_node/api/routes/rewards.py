@@ -16,7 +16,7 @@ from coordinator_node.db.reports.checkpoints import CheckpointPlace, each_checkp
 from coordinator_node.db.reports.records import Record
 from coordinator_node.schemas.report.payouts import Reward
 from coordinator_node.schemas.report.standings import reserved
-from coordinator_node.schemas.report.wire import object_or_empty
+from coordinator_node.schemas.report.wire import object_or_empty, of_type
 from coordinator_node.services.payout import reward_shares
 
 router = APIRouter(
@@ -67,12 +67,8 @@ def _reward(checkpoint: Record, entry: dict[str, Any], percentage: float) -> Rew
         period_start=checkpoint["period_start"],
         period_end=checkpoint["period_end"],
         model_id=str(entry.get("model_id")),
-        model_name=_of_type(entry.get("model_name"), str),
-        rank=_of_type(entry.get("rank"), int),
+        model_name=of_type(entry.get("model_name"), str),
+        rank=of_type(entry.get("rank"), int),
         reward_pct=percentage,
-        prediction_count=_of_type(entry.get("prediction_count"), int),
+        prediction_count=of_type(entry.get("prediction_count"), int),
     )
-
-
-def _of_type[T](value: Any, wanted: type[T]) -> T | None:
-    return value if isinstance(value, wanted) and not isinstance(value, bool) else None

@@ -56,7 +56,9 @@ _RANK = text(
     """
     SELECT entry.value -> 'rank' FROM (
         SELECT entries_jsonb FROM leaderboards ORDER BY created_at DESC, id DESC LIMIT 1
-    ) AS newest CROSS JOIN LATERAL jsonb_array_elements(newest.entries_jsonb) AS entry
+    ) AS newest CROSS JOIN LATERAL jsonb_array_elements(
+        CASE WHEN jsonb_typeof(newest.entries_jsonb) = 'array' THEN newest.entries_jsonb END
+    ) AS entry
     WHERE entry.value ->> 'model_id' = :model_id LIMIT 1
     """
 )

@@ -34,7 +34,8 @@ def newest_leaderboard(connection: Connection) -> tuple[datetime, list[Mapping[s
     found = connection.execute(newest.limit(1)).first()
     if found is None:
         return None
-    return found.created_at, [entry for entry in found.entries_jsonb or [] if isinstance(entry, Mapping)]
+    entries = found.entries_jsonb if isinstance(found.entries_jsonb, list) else []
+    return found.created_at, [entry for entry in entries if isinstance(entry, Mapping)]
 
 
 def leaderboard_version(connection: Connection) -> tuple[str | None, ...]:
