@@ -103,10 +103,11 @@ class HealthJudge:
         yield lag
 
     def _checkpoint_overdue(self, facts: Facts, now: datetime) -> timedelta:
-        """How long ago the period after the newest checkpoint ended; zero where it has not, or there is no newest."""
-        if facts.checkpoint_end is None:
+        """How long ago the first period without a checkpoint ended; zero where it has not, or nothing has begun it."""
+        begin = facts.period_begin or self._settings.checkpoint_start or facts.first_snapshot_at
+        if begin is None:
             return timedelta(0)
-        due = facts.checkpoint_end + timedelta(seconds=self._settings.checkpoint_interval_seconds)
+        due = begin + timedelta(seconds=self._settings.checkpoint_interval_seconds)
         return max(now - due, timedelta(0))
 
     def _blocking(self, facts: Facts | None) -> str | None:

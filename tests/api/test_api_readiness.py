@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from api_cases import KEY, NOW, Client, ClientMaker, checkpoint, model, prediction, report_app, stage, store
 from prometheus_client.parser import text_string_to_metric_families
+from report_rows import snapshot
 from sqlalchemy import Engine, text
 
 from coordinator_node.api import health_probe
 from coordinator_node.crunch_config import CrunchConfig
 from coordinator_node.db.migrations import head_revision
-from coordinator_node.db.tables import BackfillJobRow, FeedIngestionStateRow, LeaderboardRow, ScoreRow
+from coordinator_node.db.tables import BackfillJobRow, EngineStateRow, FeedIngestionStateRow, LeaderboardRow, ScoreRow
 from coordinator_node.runtime.heartbeat import Heartbeat
 from coordinator_node.runtime.loop import PassResult
+from coordinator_node.services.checkpoint_periods import ANCHOR_KEY
 
 Connect = Callable[[str], Engine]
 SIMULATED = {"FEED_SOURCE": "simulated", "API_KEY": KEY}
@@ -227,3 +229,20 @@ def test_a_request_that_failed_is_counted_under_its_route(client_of: ClientMaker
     client = client_of(API_ROUTES_DIR=str(tmp_path))
     assert client.get("/own/7").status_code == 500
     assert gauges(client)["coordinator_api_requests_total"][("GET", "/own/{number}", "500")] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("variables", "anchor", "days"),
+    [({}, None, 3), ({"CHECKPOINT_START": "2026-02-12T12:00:00Z"}, None, 10), ({}, NOW - timedelta(days=9), 2)],
+)
+def test_the_first_checkpoint_can_be_overdue_too(
+    client_of: ClientMaker, engine: Engine, variables: dict[str, str], anchor: datetime | None, days: int
+) -> None:
+    begin = NOW - timedelta(days=10)
+    store(engine, model("m1"), snapshot(0, "m1", period_start=begin, period_end=begin), snapshot(1, "m1"))
+    if anchor is not None:
+        value = {"start": anchor.isoformat(), "follows": False}
+        store(engine, EngineStateRow(key=ANCHOR_KEY, value_jsonb=value, updated_at=NOW))
+    found = gauges(client_of(**variables))
+    assert found["coordinator_stage_lag_seconds"][("checkpoint",)] == timedelta(days=days).total_seconds()
+    assert found["coordinator_stage_backlog"][("checkpoint",)] == days // 7 + 1

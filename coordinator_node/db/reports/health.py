@@ -46,9 +46,21 @@ _WAITING = """
     SELECT 'backfill', count(*), min(created_at) FROM (
         SELECT created_at FROM backfill_jobs WHERE status IN ('pending', 'running') LIMIT %(most)s) jobs
 """
+# Where the first period without a checkpoint begins, as services.checkpoint_periods says.
 _NEWEST = """
-    SELECT (SELECT max(created_at) FROM leaderboards) AS leaderboard_at,
-           (SELECT max(period_end) FROM checkpoints) AS checkpoint_end
+    SELECT leaderboard_at, period_begin,
+           CASE WHEN period_begin IS NULL THEN (
+               SELECT period_start FROM snapshots WHERE cycle_id IS NOT NULL ORDER BY period_end LIMIT 1
+           ) END AS first_snapshot_at
+    FROM (
+        SELECT (SELECT max(created_at) FROM leaderboards) AS leaderboard_at,
+               COALESCE(
+                   (SELECT max(period_end) FROM checkpoints WHERE period IS NOT NULL),
+                   (SELECT CAST(value_jsonb ->> 'start' AS timestamptz) FROM engine_state
+                    WHERE key = 'checkpoint_anchor'),
+                   (SELECT max(period_end) FROM checkpoints)
+               ) AS period_begin
+    ) AS newest
 """
 
 
@@ -100,7 +112,8 @@ class ReplicaFact:
 class Facts:
     """What the database says. Of a schema that is not this version's only the revision is read; None is no schema.
 
-    `replica` is None where none is set.
+    `period_begin` is where the first period without a checkpoint begins, None before the checkpoint stage has settled
+    it; then `first_snapshot_at` is where the oldest snapshot begins. `replica` is None where none is set.
     """
 
     revision: str | None
@@ -108,7 +121,8 @@ class Facts:
     feeds: list[FeedFact] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
     leaderboard_at: datetime | None = None
-    checkpoint_end: datetime | None = None
+    period_begin: datetime | None = None
+    first_snapshot_at: datetime | None = None
     replica: ReplicaFact | None = None
 
     @property
