@@ -329,8 +329,10 @@ def test_proofs_lead_from_every_snapshot_and_prediction_to_the_checkpoint(
 
 def test_what_is_not_in_the_log_is_not_found(client: Client) -> None:
     assert client.get("/reports/merkle/cycles/unknown").status_code == 404
-    assert client.get("/reports/merkle/proof", snapshot_id="unknown").status_code == 404
-    assert client.get("/reports/merkle/proof", prediction_id="unknown").status_code == 404
+    for asked, named in ((("snapshot_id", "un"), "snapshot un"), (("prediction_id", "un"), "counted prediction un")):
+        answer = client.get("/reports/merkle/proof", **dict([asked]))
+        assert (answer.status_code, answer.json()) == (404, {"detail": f"there is no {named} in the log"})
+    assert client.get("/reports/merkle/proof", snapshot_id="").json() == {"detail": "there is no snapshot  in the log"}
     assert client.get("/reports/merkle/proof").status_code == 422
     assert client.get("/reports/evidence/unknown").status_code == 404
     assert client.get("/reports/evidence/latest", cursor="1").status_code == 422

@@ -71,9 +71,8 @@ def proof(
         else:
             raise HTTPException(422, "give snapshot_id or prediction_id, one of them")
     if found is None:
-        raise not_found(
-            f"{'snapshot' if snapshot_id else 'counted prediction'} {snapshot_id or prediction_id} in the log"
-        )
+        asked = f"counted prediction {prediction_id}" if snapshot_id is None else f"snapshot {snapshot_id}"
+        raise not_found(f"{asked} in the log")
     return MerkleProofAnswer.model_validate(found, from_attributes=True)
 
 
@@ -96,7 +95,9 @@ def _evidence(context: ReportContext, checkpoint_id: str | None, cursor: str | N
         with context.database.reading() as connection:
             checkpoint = checkpoint_with_root(connection, checkpoint_id)
             if checkpoint is None:
-                raise not_found(f"checkpoint {checkpoint_id} with evidence" if checkpoint_id else "checkpoint yet")
+                raise not_found(
+                    f"checkpoint {checkpoint_id} with evidence" if checkpoint_id else "checkpoint with evidence yet"
+                )
             page = evidence_page(connection, checkpoint, begin)
     except CursorError:
         raise HTTPException(422, "cursor: not one that an answer gave as `next`") from None
