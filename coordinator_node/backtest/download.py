@@ -12,6 +12,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 from coordinator_node.client import ApiAnswerError, ApiUnreachableError, CoordinatorClient
+from coordinator_node.client.transport import without_password
 from coordinator_node.entities.errors import ConfigurationError
 from coordinator_node.entities.file_names import safe_name
 from coordinator_node.schemas.report.backfill import BackfillFile
@@ -49,8 +50,12 @@ class Coordinator:
         parts = urlsplit(self._url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ConfigurationError(f"{url!r} is no address of a coordinator, such as https://coordinator.example")
+        try:
+            self._shown = without_password(self._url)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
         self._client = CoordinatorClient(self._url, api_key)
-        self.root = Path(cache) if cache else _own_cache() / parts.netloc.replace(":", "_")
+        self.root = Path(cache) if cache else _own_cache() / urlsplit(self._shown).netloc.replace(":", "_")
 
     def __enter__(self) -> Self:
         return self
@@ -69,7 +74,7 @@ class Coordinator:
         try:
             return [_day_of(file) for file in files]
         except ValueError as error:
-            raise CoordinatorError(f"{self._url}/data/backfill/index answered something else: {error}") from error
+            raise CoordinatorError(f"{self._shown}/data/backfill/index answered something else: {error}") from error
 
     def fetch(self, days: Sequence[RemoteDay]) -> list[bool]:
         """Bring files up to date; for each, whether it had to be fetched.
@@ -103,7 +108,7 @@ class Coordinator:
             raise CoordinatorError(str(error)) from error
         except ApiAnswerError as error:
             said = f"something else: {error}" if error.status == OK else f"{error.status}: {error.detail}"
-            raise CoordinatorError(f"{self._url}{path} answered {said}") from error
+            raise CoordinatorError(f"{self._shown}{path} answered {said}") from error
 
 
 def _day_of(file: BackfillFile) -> RemoteDay:

@@ -48,6 +48,9 @@ class CoordinatorClient:
         api_key: its API_KEY, if it has one; sent as a header, never as part of an address.
         timeout_seconds: how long an answer may take to begin.
         attempts: how often what only reads is tried, with growing pauses, while the API is away or busy.
+
+    Raises:
+        ValueError: base_url has a query.
     """
 
     def __init__(

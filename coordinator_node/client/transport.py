@@ -55,6 +55,7 @@ class Transport:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._base = base_url.rstrip("/")
+        self._shown = without_password(self._base)
         self._timeout = (min(CONNECT_SECONDS, timeout_seconds), timeout_seconds)
         self._attempts = attempts
         self._sleep = sleep
@@ -129,7 +130,7 @@ class Transport:
                 return answer
             except requests.RequestException:
                 if attempt == self._attempts:
-                    raise ApiUnreachableError(f"GET {self._base}{path}: the connection broke; ask again") from None
+                    raise ApiUnreachableError(f"GET {self._shown}{path}: the connection broke; ask again") from None
             self._sleep(_pause(attempt, None))
         raise AssertionError("the last attempt returns or raises")
 
@@ -168,7 +169,7 @@ class Transport:
             except requests.RequestException as error:
                 if last or not reads or not isinstance(error, PASSING):
                     # Without the library's text, which holds the whole address.
-                    raise ApiUnreachableError(f"{method} {self._base}{path}: {_what_happened(error)}") from None
+                    raise ApiUnreachableError(f"{method} {self._shown}{path}: {_what_happened(error)}") from None
                 self._sleep(_pause(attempt, None))
                 continue
             status = answer.status_code
@@ -192,6 +193,19 @@ def parsed[T](kind: type[T], value: Any) -> T:
         fault = error.errors(include_input=False)[0]
         where = ".".join(map(str, fault["loc"]))
         raise ApiAnswerError(f"reading the answer's {where or 'body'}", 200, fault["msg"]) from None
+
+
+def without_password(address: str) -> str:
+    """The address as errors may show it: without the password of a proxy before the API.
+
+    Raises:
+        ValueError: it has a query, behind which no path can stand, and in which a key would be shown everywhere.
+    """
+    scheme, found, rest = address.rpartition("://")
+    if "?" in rest or "#" in rest:
+        raise ValueError("the API's address must end before any ? or #; give the key as api_key")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{found}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _query(parameters: Parameters) -> list[tuple[str, str]]:

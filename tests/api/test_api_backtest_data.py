@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -162,3 +163,13 @@ def test_what_a_coordinator_does_not_give_is_said(other: str, monkeypatch: pytes
         assert "lines" not in str(refused.value)
     with pytest.raises(ConfigurationError, match="is no address of a coordinator"):
         Coordinator("coordinator.example")
+    with pytest.raises(ConfigurationError, match="give the key as api_key"):
+        Coordinator("https://coordinator.example?api_key=k")
+
+
+def test_a_password_in_the_address_names_no_folder_and_is_in_no_error(other: str) -> None:
+    with Coordinator(other.replace("://", "://me:secret@")) as coordinator:
+        assert coordinator.root.name == urlsplit(other).netloc.replace(":", "_")
+        with pytest.raises(CoordinatorError) as refused:
+            coordinator.diversity("c")
+    assert str(refused.value).startswith(f"{other}/reports/models/c/diversity answered 404")

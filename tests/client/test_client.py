@@ -277,6 +277,19 @@ def test_why_nobody_can_be_reached_is_said() -> None:
             client.info()
 
 
+def test_a_password_in_the_address_is_shown_by_no_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{taken.getsockname()[1]}"
+        with CoordinatorClient(f"http://me:secret@{host}/api/", attempts=1) as client:
+            with pytest.raises(ApiUnreachableError) as refused:
+                client.info()
+            assert str(refused.value).startswith(f"GET http://{host}/api/info: no connection")
+    with pytest.raises(ValueError, match="give the key as api_key") as wrong:
+        CoordinatorClient(f"http://{host}/?api_key=secret")
+    assert "secret" not in str(wrong.value)
+
+
 def test_a_refusal_that_is_not_the_apis_is_shown_from_its_beginning(scripted: Scripted) -> None:
     _, client = scripted((404, {}, b"<p>no such\n  host</p>" + b"x" * 1000), (404, {}, b""))
     with pytest.raises(ApiAnswerError, match="GET /info: 404: <p>no such host</p>xxx") as refused:
