@@ -30,9 +30,11 @@ def _of_correlation(correlation: float | None) -> str:
             "How alike the models are is not known: there are too few common predictions, or it is not computed here."
         )
     if abs(correlation) >= _COPY:
-        return f"The signal is almost that of the others (correlation {correlation:.2f}): look for other inputs."
+        what = "that" if correlation > 0 else "the opposite"
+        return f"The signal is almost {what} of the others (correlation {correlation:.2f}): look for other inputs."
     if abs(correlation) >= _CROWD:
-        return f"The signal follows the crowd (correlation {correlation:.2f}): more of its own would be worth more."
+        what = "follows the crowd" if correlation > 0 else "is the crowd's turned round"
+        return f"The signal {what} (correlation {correlation:.2f}): more of its own would be worth more."
     return f"The signal is mostly its own (correlation {correlation:.2f})."
 
 
