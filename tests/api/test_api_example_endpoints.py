@@ -24,6 +24,7 @@ def client(client_of: ClientMaker, engine: Engine, tmp_path: Path, monkeypatch: 
 
 def test_players_have_their_models(client: Client, engine: Engine) -> None:
     store(engine, *(model(name, player_name=player) for name, player in (("b", "Ada"), ("a", "Ada"), ("c", "Bob"))))
+    store(engine, model("__ensemble_main__", player_name=""))
     assert client.rows("/custom/players") == [
         {"player": "Ada", "models": ["name of a", "name of b"]},
         {"player": "Bob", "models": ["name of c"]},
