@@ -240,13 +240,14 @@ def _add_predictions(connection: Connection, shown: list[tuple[Record, int]], pa
     leaves = {commitment["id"]: commitment.pop("leaves") for commitment in commitments}
     page.commitments += [_wire(commitment) for commitment in commitments]
     for (snapshot, index), prediction_id, row in zip(shown, ids, rows, strict=True):
-        hashes = snapshot["leaves"][2 * HASH_BYTES * index :]
+        own = slice(2 * HASH_BYTES * index, 2 * HASH_BYTES * (index + 1))  # all behind it would be a megabyte each time
+        hashes = bytes(snapshot["leaves"][own])
         shown_row: Record = {
             "snapshot_id": snapshot["snapshot_id"],
             "index": index,
             "prediction_id": prediction_id,
-            "prediction_hash": bytes(hashes[:HASH_BYTES]).hex(),
-            "outcome_hash": bytes(hashes[HASH_BYTES : 2 * HASH_BYTES]).hex(),
+            "prediction_hash": hashes[:HASH_BYTES].hex(),
+            "outcome_hash": hashes[HASH_BYTES:].hex(),
             "prediction": None if row["id"] is None else _prediction(row, leaves),
             "score": None if row["score_id"] is None else _score(row),
             "ground_truth": None,
