@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from api_cases import Client, ClientMaker, checkpoint, prediction, report_app, running, stage, store
 from fastapi.responses import StreamingResponse
+from prometheus_client import generate_latest
 from sqlalchemy import Engine, create_engine, make_url
 
 from coordinator_node.api import sessions
 from coordinator_node.api.context import Context
 from coordinator_node.db.reports import predictions
 from coordinator_node.entities.times import utc_now
+from coordinator_node.runtime.metrics import REGISTRY
 
 Connect = Callable[[str], Engine]
 
@@ -122,7 +124,7 @@ def test_what_the_database_refuses_is_told_without_its_words(engine: Engine, cod
 def test_an_answer_that_breaks_off_is_no_whole_one(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     app = report_app(engine)
 
-    @app.get("/breaks")
+    @app.get("/breaks-off")
     def breaks() -> StreamingResponse:
         def parts() -> Iterator[bytes]:
             yield b"begun"
@@ -132,10 +134,13 @@ def test_an_answer_that_breaks_off_is_no_whole_one(engine: Engine, caplog: pytes
 
     with running(app) as server:
         with pytest.raises(http.client.IncompleteRead) as broken:
-            server.request("GET", "/breaks")
+            server.request("GET", "/breaks-off")
         assert broken.value.partial == b"begun"
         assert server.request("GET", "/info")[0] == 200
-    assert "a request failed: GET /breaks" in caplog.text
+    assert "a request failed: GET /breaks-off" in caplog.text
+    counted = generate_latest(REGISTRY).decode()
+    assert 'method="GET",route="/breaks-off",status="200"' in counted
+    assert 'route="/breaks-off",status="500"' not in counted, "it is one answer"
 
 
 def test_methods_that_nobody_knows_make_no_labels(client: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
@@ -37,8 +38,10 @@ class Stream:
 
     def next(self, name: str | None = None) -> Event:
         """The next event, or the next of that name."""
-        found = ""
+        found, deadline = "", time.monotonic() + PATIENCE_SECONDS
         for line in self.lines():
+            # A quiet stream says so for ever.
+            assert time.monotonic() < deadline, "what was waited for did not come"
             if line.startswith("event: "):
                 found = line.removeprefix("event: ")
             elif line.startswith("data: ") and name in (None, found):
