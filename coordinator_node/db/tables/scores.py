@@ -58,6 +58,12 @@ class SnapshotRow(SQLModel, table=True):
         Index("ix_snapshots_period_end", "period_end"),
         Index("ix_snapshots_created_at", "created_at"),
         Index("ix_snapshots_content_hash", "content_hash"),
+        Index(
+            "ix_snapshots_scored",
+            "model_id",
+            "period_end",
+            postgresql_where=sql("prediction_count > 0 AND superseded_by IS NULL"),
+        ),
         Index("ix_snapshots_late", "created_at", postgresql_where=sql("meta_jsonb ? 'late'")),
         Index("ix_snapshots_cycle_id", "cycle_id", postgresql_where=sql("cycle_id IS NOT NULL")),
     )
