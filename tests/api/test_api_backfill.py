@@ -207,6 +207,7 @@ def test_the_index_lists_the_files_by_path(client_of: ClientMaker, tmp_path: Pat
     files(tmp_path / "files", "ETH", days=1)
     (folder / "2026-02-02.parquet").write_bytes(b"damaged")
     (folder / ".2026-02-01.parquet.x.unfinished").write_bytes(b"half")
+    (folder / "2026-02-30.parquet").write_bytes(b"of no day")
     size = (folder / "2026-02-01.parquet").stat().st_size
     rows = client.rows("/data/backfill/index")
     prefix = "simulated/{}/candle/1m/{}.parquet"

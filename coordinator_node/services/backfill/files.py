@@ -138,11 +138,11 @@ def find_file(root: Path, source: str, subject: str, kind: str, granularity: str
 
 def _described(root: Path, path: Path, day: str) -> DayFile | None:
     try:
-        stat = path.stat()
-    except OSError:
+        of_day, stat = date.fromisoformat(day), path.stat()
+    except (ValueError, OSError):  # a name that is no day is nobody's file; one that is gone was replaced
         return None
     records = _counted(path, stat.st_mtime_ns, stat.st_size)
-    return DayFile(path.relative_to(root).as_posix(), date.fromisoformat(day), stat.st_size, records)
+    return DayFile(path.relative_to(root).as_posix(), of_day, stat.st_size, records)
 
 
 @lru_cache(maxsize=20_000)
