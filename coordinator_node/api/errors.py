@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
@@ -100,6 +100,9 @@ async def _busy(request: Request, error: Exception) -> JSONResponse:
 async def _database_failed(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, DBAPIError):
         raise error
+    if isinstance(error, DataError) and sqlstate(error) is None:
+        # The driver itself refused a value, as a NUL in text; an operator's endpoint let it through.
+        return JSONResponse({"detail": "something in the request is no value that a database can hold"}, 422)
     if not reached_server(error):
         return JSONResponse({"detail": "the database does not answer; try again"}, 503)
     if sqlstate(error) == QUERY_CANCELED:

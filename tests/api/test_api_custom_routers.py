@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from api_cases import KEY, ClientMaker
+from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from coordinator_node.entities.errors import ConfigurationError
@@ -140,6 +141,22 @@ def test_nested_routers_are_looked_through(client_of: ClientMaker, tmp_path: Pat
     assert [custom.split(" (")[0] for custom in refused(logs)] == ["GET /reports/leaderboard"]
     assert client.rows("/reports/leaderboard") == []
     assert client.rows("/reports/mine") == "mine"
+
+
+def test_text_that_no_database_holds_is_the_senders_fault(
+    client_of: ClientMaker, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint that takes any text, and asks for it: the database answers, only not to this."""
+    text = (
+        "from fastapi import APIRouter\nfrom coordinator_node.db import DBModelRepository, create_session\n"
+        "router = APIRouter()\n@router.get('/mine/{name}')\ndef mine(name: str) -> bool:\n"
+        "    with create_session() as session:\n        return DBModelRepository(session).fetch(name) is not None\n"
+    )
+    monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
+    client = client_of(API_ROUTES_DIR=write(tmp_path, mine=text))
+    assert client.rows("/mine/a") is False
+    answer = client.get("/mine/%00")
+    assert (answer.status_code, answer.json()["detail"][:24]) == (422, "something in the request")
 
 
 def test_dotted_paths_are_mounted(client_of: ClientMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

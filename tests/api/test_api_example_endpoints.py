@@ -53,6 +53,8 @@ def test_a_models_progress_is_told_from_its_oldest_snapshot_on(client: Client, e
     assert (found["model"], found["waiting"]) == ("name of a", 1)
     assert [(row["predictions"], row["value"]) for row in found["periods"]] == [(2, 0.2), (3, 0.3)]
     assert client.get("/custom/models/nobody/progress").json() == {"detail": "there is no model nobody"}
+    assert client.get("/custom/models/a/progress", limit=-1).status_code == 422
+    assert client.get("/custom/models/%00/progress").status_code == 422
 
 
 def test_it_needs_the_key_once_there_is_one(client_of: ClientMaker, client: Client, tmp_path: Path) -> None:
