@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from api_cases import NOW, Client, ClientMaker, checkpoint, model, prediction, score, stage, store
+from plans import Plans
 from sqlalchemy import Engine
 
 from coordinator_node.crunch_config import CrunchConfig
@@ -289,10 +290,30 @@ def test_feeds_with_and_without_records_or_watermark(client: Client, engine: Eng
 def test_a_long_feed_is_counted_at_its_new_end_only(
     client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "COUNTED", 11)
     store(engine, *(feed("BTC", NOW - age * SECOND) for age in range(101)))
+    store(engine, *(feed("BTC", NOW - age * SECOND) for age in range(150, 1000)))
     store(engine, *(feed("ETH", NOW - age * SECOND) for age in range(11)))
-    assert [row["record_count"] for row in client.rows("/reports/feeds")] == [110, 11]
+
+    def counts(counted: int, least: int) -> list[int]:
+        monkeypatch.setattr(feeds, "COUNTED", counted)
+        monkeypatch.setattr(feeds, "LEAST_COUNTED", least)
+        return [row["record_count"] for row in client.rows("/reports/feeds")]
+
+    assert counts(100_000, 1000) == [951, 11]
+    assert counts(22, 1) == [1000, 11], "by the spacing of the newest 11 of each"
+    assert counts(22, 20) == [1000, 11]
+    assert counts(2, 951) == [951, 11]
+
+
+def test_feeds_together_cost_no_more_than_one(client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "COUNTED", 1000)
+    monkeypatch.setattr(feeds, "LEAST_COUNTED", 10)
+    store(engine, *(feed(f"S{n}", NOW - age * SECOND) for n in range(10) for age in range(300)))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    with Plans(engine).recorded() as found:
+        assert [row["record_count"] for row in client.rows("/reports/feeds")] == [300] * 10
+    assert max(explained.rows for explained in found) <= 1000 + 4 * 10
 
 
 def test_tail_gives_the_newest_records_of_the_feeds_that_match(client: Client, engine: Engine) -> None:

@@ -1,6 +1,6 @@
 """Feeds and their newest records.
 
-No statement here reads more of feed_records than the newest COUNTED rows of each feed: which feeds there are is found
+No statement here reads more of feed_records than COUNTED rows, the newest of each feed: which feeds there are is found
 by skipping through the unique index from one to the next, the oldest and newest time by looking at its ends.
 """
 
@@ -14,6 +14,10 @@ from sqlalchemy import Connection, text
 from coordinator_node.db.reports.records import Record, fetch
 
 COUNTED = 100_000
+"""Records that are counted, of all feeds together."""
+
+LEAST_COUNTED = 1000
+"""Of each feed, however many there are."""
 
 _FEEDS = """
     WITH RECURSIVE stored AS (
@@ -30,19 +34,20 @@ _FEEDS = """
 """
 _SUMMARIES = text(
     _FEEDS  # noqa: S608 - both parts are constants of this module
-    + """
+    + """,
+    feeds AS (SELECT * FROM stored UNION SELECT source, subject, kind, granularity FROM feed_ingestion_state)
     SELECT feed.*, newest.counted, newest.counted_from,
            (SELECT min(ts_event) FROM feed_records r
             WHERE r.source = feed.source AND r.subject = feed.subject
               AND r.kind = feed.kind AND r.granularity = feed.granularity) AS oldest_ts,
            newest.newest_ts, state.last_event_ts AS watermark_ts, state.updated_at AS watermark_updated_at
-    FROM (SELECT * FROM stored UNION SELECT source, subject, kind, granularity FROM feed_ingestion_state) feed
+    FROM feeds feed
     CROSS JOIN LATERAL (
         SELECT count(*) AS counted, min(ts_event) AS counted_from, max(ts_event) AS newest_ts FROM (
             SELECT r.ts_event FROM feed_records r
             WHERE r.source = feed.source AND r.subject = feed.subject
               AND r.kind = feed.kind AND r.granularity = feed.granularity
-            ORDER BY r.ts_event DESC LIMIT :counted
+            ORDER BY r.ts_event DESC LIMIT (SELECT greatest(:counted / greatest(count(*), 1), :least) FROM feeds)
         ) records
     ) newest
     LEFT JOIN feed_ingestion_state state USING (source, subject, kind, granularity)
@@ -92,10 +97,10 @@ class RecordPlace(NamedTuple):
 def feed_summaries(connection: Connection, limit: int) -> list[Record]:
     """Every feed that has records or a watermark, by source, subject, kind and granularity.
 
-    `counted` is how many records were counted, at most COUNTED, and `counted_from` the oldest of them; see
-    `record_count`.
+    `counted` is how many records were counted, at most the feed's part of COUNTED, and `counted_from` the oldest of
+    them; see `record_count`.
     """
-    return fetch(connection, _SUMMARIES, {"counted": COUNTED, "limit": limit})
+    return fetch(connection, _SUMMARIES, {"counted": COUNTED, "least": LEAST_COUNTED, "limit": limit})
 
 
 def record_count(counted: int, counted_from: datetime | None, oldest: datetime | None, newest: datetime | None) -> int:
@@ -113,7 +118,8 @@ def record_count(counted: int, counted_from: datetime | None, oldest: datetime |
     """
     if oldest is None or newest is None or counted_from is None or counted_from <= oldest or newest <= counted_from:
         return counted
-    return counted + round(counted * ((counted_from - oldest) / (newest - counted_from)))
+    # Between so many records there is one space less.
+    return counted + round((counted - 1) * ((counted_from - oldest) / (newest - counted_from)))
 
 
 def newest_records(

@@ -15,7 +15,8 @@ class FeedSummary(BaseModel):
     kind: str = Field(description="tick, candle, depth or funding.", examples=["tick"])
     granularity: str = Field(description="The time from one record to the next.", examples=["1s"])
     record_count: int = Field(
-        description="Exact up to 100,000; beyond, extrapolated from the spacing of the newest 100,000 records.",
+        description="Exact up to the feed's part of 100,000, and always up to 1,000; beyond, extrapolated from the"
+        " spacing of as many newest records.",
         examples=[86400],
     )
     oldest_ts: UtcTime | None = Field(description="The first record's time; null where there is none.")
