@@ -81,7 +81,7 @@ def test_a_long_head_and_a_body_in_small_chunks_are_no_fault(server: RunningServ
     confirmation = b'{"tx_hash":' + b" " * 900_000 + b'"t1"}'
     chunks = [confirmation[at : at + 500] for at in range(0, len(confirmation), 500)]
     body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
-    head = b"POST /reports/checkpoints/c1/confirm HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 100_000
+    head = b"POST /reports/checkpoints/c1/confirm HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 200_000
     with dial(server) as client:
         # Twice, because what is counted is counted anew for each request.
         for _ in range(2):
@@ -103,6 +103,26 @@ def test_an_answer_that_nobody_takes_is_given_up(server: RunningServer, monkeypa
         until(lambda: len(lost) == 2)
         with contextlib.suppress(ConnectionError):
             assert len(rest(client)) < 50_000_000
+
+
+def test_whoever_goes_on_taking_an_answer_is_waited_for_no_more(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float | None] = []
+    wait = PatientProtocol._wait_for_reader
+    monkeypatch.setattr(
+        PatientProtocol, "_wait_for_reader", lambda self, seconds: (waits.append(seconds), wait(self, seconds))
+    )
+    with dial(server) as client:
+        client.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: waits == [connections.READ_SECONDS])
+        answer = http.client.HTTPResponse(client)
+        answer.begin()
+        assert len(answer.read()) == 50_000_000
+        until(lambda: waits[-1] is None)
+        # That was no end of the connection, which forgets it too.
+        client.sendall(b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_an_answer_that_has_begun_is_ended_without_another_in_its_middle(

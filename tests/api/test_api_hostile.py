@@ -77,7 +77,7 @@ def test_what_is_no_path_and_no_parameter_is_refused(server: RunningServer) -> N
         assert status in (404, 422), target
         assert headers["content-type"] == "application/json"
         assert body.startswith(b'{"detail":')
-    for naive in ("2026-01-01T00:00:00", "2026-01-01", "1767225600"):
+    for naive in ("2026-01-01T00:00:00", "2026-01-01", "1767225600", "1970-01-01", "2199-12-31T23:59:59"):
         assert server.request("GET", f"/reports/snapshots?since={naive}")[0] == 200
     assert server.request("GET", "/reports/predictions?projectIds=a&projectIds=b,c")[0] == 200
     assert answers(server)
