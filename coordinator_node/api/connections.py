@@ -39,6 +39,7 @@ _TOO_SLOW = _last_words("408 Request Timeout", "the request did not arrive in ti
 _TOO_LARGE = _last_words(
     "431 Request Header Fields Too Large", f"the request's head is larger than {MOST_HEAD_BYTES} bytes"
 )
+_NO_HTTP = _last_words("400 Bad Request", "this is no HTTP request")
 
 
 class PatientProtocol(HttpToolsProtocol):
@@ -91,6 +92,10 @@ class PatientProtocol(HttpToolsProtocol):
         """The request is here; uvicorn's own limit holds until the next begins."""
         self._expect(None)
         super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say it as all errors are said."""
+        self._give_up(_NO_HTTP)
 
     def handle_websocket_upgrade(self) -> None:
         """From here on the connection is another protocol's."""

@@ -125,13 +125,26 @@ def test_whoever_goes_on_taking_an_answer_is_waited_for_no_more(
         assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("nonsense", [False, True])
 def test_an_answer_that_has_begun_is_ended_without_another_in_its_middle(
-    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, nonsense: bool
 ) -> None:
-    monkeypatch.setattr(connections, "BODY_SECONDS", 0.05)
+    made: list[PatientProtocol] = []
+    make = PatientProtocol.connection_made
+    monkeypatch.setattr(PatientProtocol, "connection_made", lambda self, to: (made.append(self), make(self, to)))
     with dial(server) as client:
-        client.sendall(b"POST /begins HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
-        answer = rest(client)
+        client.sendall(b"POST /begins HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{")
+        answer = b""
+        while not answer.endswith(b"begun\r\n"):
+            piece = client.recv(65536)
+            assert piece, answer
+            answer += piece
+        if nonsense:
+            client.sendall(b"}no HTTP")
+        else:
+            # Not by a short BODY_SECONDS, within which a busy machine might not begin the answer.
+            made[0].loop.call_soon_threadsafe(made[0]._expect, 0.0)
+        answer += rest(client)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.endswith(b"begun\r\n")
 

@@ -149,7 +149,9 @@ def test_what_is_no_http_is_refused(server: RunningServer) -> None:
     for nonsense in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"GET /\x00 HTTP/1.1\r\n\r\n"):
         with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as client:
             client.sendall(nonsense)
-            assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b'\r\n\r\n{"detail": "this is no HTTP request"}')
     assert answers(server)
 
 
