@@ -7,9 +7,10 @@ import pathlib
 from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO
 
-from fastapi import APIRouter, Header, HTTPException, Path, Query, Response
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from coordinator_node.api.answers import has_it
 from coordinator_node.api.auth import ADMIN, READ
 from coordinator_node.api.context import Context
 from coordinator_node.api.errors import not_found
@@ -111,12 +112,12 @@ def backfill_index(
 )
 def backfill_file(
     context: Context,
+    request: Request,
     source: FilePart,
     subject: FilePart,
     kind: FilePart,
     granularity: FilePart,
     file: FilePart,
-    if_none_match: Annotated[str | None, Header(description="The ETag of the file that the caller has.")] = None,
 ) -> Response:
     """One day's records, as they are on the disk; nothing, where the caller has them already."""
     path = find_file(context.settings.backfill_data_dir, source, subject, kind, granularity, file)
@@ -126,7 +127,7 @@ def backfill_file(
     # Asked of the open file, because another may take its name at any moment.
     stat = os.fstat(opened.fileno())
     etag = f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"'
-    if if_none_match is not None and etag in (tag.strip().removeprefix("W/") for tag in if_none_match.split(",")):
+    if has_it(request, etag):
         opened.close()
         return Response(status_code=304, headers={"ETag": etag})
     disposition = f'attachment; filename="{file}"'
