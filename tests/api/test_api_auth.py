@@ -63,7 +63,7 @@ def ways(key: str) -> list[tuple[dict[str, str], dict[str, str]]]:
     return [
         ({"X-API-Key": key}, {}),
         ({"Authorization": f"Bearer {key}"}, {}),
-        ({"authorization": f"bearer {key}"}, {}),
+        ({"authorization": f"bearer  {key}"}, {}),
         ({}, {"api_key": key}),
     ]
 

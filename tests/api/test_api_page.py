@@ -122,3 +122,21 @@ def test_an_example_is_what_its_type_allows_and_gives(name: str) -> None:
         assert set(given) == set(EXAMPLES[name])
     else:
         assert given == EXAMPLES[name]
+
+
+LIMITS = {
+    "/reports/diversity": 50,
+    "/reports/feeds/tail": 20,
+    "/reports/snapshots": 100,
+    "/reports/ensemble/history": 100,
+    "/reports/checkpoints": 20,
+    "/reports/checkpoints/rewards": 20,
+    "/reports/merkle/cycles": 50,
+}
+
+
+def test_a_list_is_as_long_as_the_contract_says_where_nobody_says_how_long(page: Json) -> None:
+    for path, default in LIMITS.items():
+        (limit,) = [each for each in page["paths"][path]["get"]["parameters"] if each["name"] == "limit"]
+        bounds = limit["schema"]
+        assert (bounds["default"], bounds["minimum"], bounds["maximum"]) == (default, 1, 1000), path
