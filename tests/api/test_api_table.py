@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from api_cases import NOW, Client, ClientMaker, report_app, running, store
+from api_cases import NOW, Client, ClientMaker, model, report_app, running, store
 from report_rows import ENSEMBLE, NUMBERS, leaderboard_entries, seed_everything, snapshot
 from sqlalchemy import Engine, text
 
@@ -273,6 +273,23 @@ def test_diversity(seeded: Client, engine: Engine) -> None:
     assert (own["rank"], own["diversity_score"], own["metrics"]["fnc"]) == (1, 0.7, 0.02)
     assert own["snapshot_period_end"] == "2026-03-01T12:00:00+00:00"
     assert any("0.30" in sentence for sentence in own["guidance"])
+
+
+def test_unknown_diversity_is_null_and_last_and_not_that_of_a_copy(seeded: Client, engine: Engine) -> None:
+    store(engine, model("m0"), model("copy"), model("text"))
+    store(engine, snapshot(0, "copy", result_summary_jsonb={"model_correlation": -1.0}))
+    store(engine, snapshot(0, "m0", result_summary_jsonb={"ic": 0.2}))
+    store(engine, snapshot(0, "text", result_summary_jsonb={"model_correlation": "high"}))
+    expected = [("m1", 0.7), ("m2", 0.7), ("copy", 0.0), ("m0", None), ("text", None)]
+    rows, params = [], {"limit": "1"}
+    while params:
+        page = seeded.get("/reports/diversity", **params)
+        rows += page.json()
+        cursor = page.headers.get("X-Next-Cursor")
+        params = {"limit": "1", "cursor": cursor} if cursor else {}
+    assert [(row["model_id"], row["diversity_score"]) for row in rows] == expected
+    alone = [seeded.rows(f"/reports/models/{row['model_id']}/diversity") for row in rows]
+    assert [(row["model_id"], row["diversity_score"]) for row in alone] == expected
 
 
 def test_a_model_without_snapshot_has_no_diversity_yet(seeded: Client) -> None:

@@ -40,11 +40,11 @@ _LATEST = f"""
     ) AS latest ON true
     WHERE {{condition}}
 """  # noqa: S608 - put together from constants of this module
+# Of nothing and 0 the greatest is 0, which would be a copy.
 _ORDERED = text(
     f"""
-    SELECT * FROM (
-        SELECT *, greatest(0, 1 - abs(model_correlation)) AS diversity_score,
-               COALESCE(greatest(0, 1 - abs(model_correlation)), -1) AS place
+    SELECT *, NULLIF(place, -1) AS diversity_score FROM (
+        SELECT *, CASE WHEN model_correlation IS NULL THEN -1 ELSE greatest(0, 1 - abs(model_correlation)) END AS place
         FROM ({_LATEST.format(join="", condition=IS_REAL_MODEL.format("models.id"))}) AS measured
     ) AS scored
     WHERE CAST(:after AS double precision) IS NULL OR place < :after OR (place = :after AND model_id > :after_id)
