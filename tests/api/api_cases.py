@@ -70,8 +70,8 @@ def model(model_id: str, **values: Any) -> ModelRow:
     )
 
 
-def schedule(schedule_id: str = SCHEDULE) -> ScheduledPredictionConfigRow:
-    return ScheduledPredictionConfigRow(id=schedule_id, scope_key="BTC-60")
+def schedule(schedule_id: str = SCHEDULE, **values: Any) -> ScheduledPredictionConfigRow:
+    return ScheduledPredictionConfigRow(**{"id": schedule_id, "scope_key": "BTC-60", **values})
 
 
 def stage(engine: Engine, *model_ids: str) -> None:

@@ -89,7 +89,8 @@ def test_what_one_said_before(client: Client) -> None:
 def test_a_long_horizon_hides_no_shorter_one(client_of: ClientMaker, engine: Engine, enabled: str) -> None:
     """A day's horizon has thousands of predictions that speak of later moments than the newest of a minute's."""
     stage(engine, "m1", ALL)
-    store(engine, schedule("daily"))
+    horizon = {"schedule_jsonb": {"prediction_interval_seconds": 15, "resolve_horizon_seconds": 86400}}
+    store(engine, schedule("daily", **horizon), schedule("never", **horizon))
     day = {"scope_key": "BTC-day", "prediction_config_id": "daily", "horizon": timedelta(days=1)}
     second = timedelta(seconds=1)
     store(
