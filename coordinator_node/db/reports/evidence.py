@@ -32,11 +32,19 @@ _SEALED = "merkle_root IS NOT NULL AND meta_jsonb #> '{merkle,generation}' IS NO
 _LATEST = text(f"{_CHECKPOINT} WHERE {_SEALED} ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1")
 _BY_ID = text(f"{_CHECKPOINT} WHERE id = :id AND {_SEALED}")
 _CHAIN_BEGINS = 1
+# A cycle counts nothing that ends after it was made, so that the first one to count what ends after a moment is among
+# those made since; an hour more is for clocks that were set.
 _FIRST_POSITION = text(
     """
-    SELECT min(position) FROM merkle_cycles AS cycle WHERE position IS NOT NULL AND (
-        checkpoint_id = :id OR id IN (
-            SELECT cycle_id FROM snapshots WHERE period_end > :after AND period_end < :until AND cycle_id IS NOT NULL))
+    SELECT least((SELECT min(position) FROM merkle_cycles WHERE checkpoint_id = :id), (
+        SELECT position FROM merkle_cycles AS cycle
+        WHERE position >= (
+            SELECT position FROM merkle_cycles
+            WHERE position IS NOT NULL AND created_at > CAST(:after AS timestamptz) - interval '1 hour'
+            ORDER BY created_at, position LIMIT 1
+        ) AND EXISTS (
+            SELECT FROM snapshots WHERE cycle_id = cycle.id AND period_end > :after AND period_end < :until
+        ) ORDER BY position LIMIT 1))
     """
 )
 _CYCLES = text(
@@ -79,7 +87,7 @@ _OUTSIDE = text(
            {_SUPERSEDED_BY}
     FROM snapshots AS snapshot
     WHERE period_end > :after AND period_end < :until AND created_at <= :made_at AND origin_id IS NULL
-      AND NOT EXISTS (SELECT 1 FROM merkle_nodes WHERE snapshot_id = snapshot.id)
+      AND cycle_id IS NULL AND NOT EXISTS (SELECT 1 FROM merkle_nodes WHERE snapshot_id = snapshot.id)
     ORDER BY snapshot.id OFFSET :offset LIMIT :limit
     """  # noqa: S608 - put together from this module's own text
 )

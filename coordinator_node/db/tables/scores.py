@@ -66,6 +66,7 @@ class SnapshotRow(SQLModel, table=True):
         ),
         Index("ix_snapshots_late", "created_at", postgresql_where=sql("meta_jsonb ? 'late'")),
         Index("ix_snapshots_cycle_id", "cycle_id", postgresql_where=sql("cycle_id IS NOT NULL")),
+        Index("ix_snapshots_without_cycle", "period_end", postgresql_where=sql("cycle_id IS NULL")),
     )
 
     id: str = Field(default_factory=new_id, sa_column=text(key=True))
