@@ -26,6 +26,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ENSEMBLE = "__ensemble_all__"
 MODELS = ("m1", "m2", ENSEMBLE)
 CONFIG = CrunchConfig(
+    metrics_window_hours=1,
     aggregation=Aggregation(
         windows={"score_recent": AggregationWindow(hours=3), "long": AggregationWindow(hours=26)},
         missing_score=-0.25,
@@ -108,7 +109,8 @@ def naive_mean(rows: list[SnapshotRow], model_id: str, scope: str, as_of: dateti
 
 
 def naive_summary(rows: list[SnapshotRow], model_id: str, as_of: datetime) -> dict[str, Any]:
-    known = [r for r in rows if r.model_id == model_id and r.period_end <= as_of and r.prediction_count]
+    begin = as_of - CONFIG.metrics_window_hours * HOUR
+    known = [r for r in rows if r.model_id == model_id and begin < r.period_end <= as_of and r.prediction_count]
     latest = max(known, key=lambda row: (row.period_end, row.created_at, row.id), default=None)
     summary = (latest.result_summary_jsonb or {}) if latest else {}
     return {name: value for name, value in summary.items() if name != "name"}
@@ -151,7 +153,12 @@ def test_single_rows_have_their_windows_as_of_then(
 @pytest.mark.parametrize("kept", ["nothing", "all", "the older part", "the newer part"])
 @pytest.mark.parametrize(
     ("path", "hours", "points", "width"),
-    [("global", 23, 30, HOUR), ("params", 23, 15, 2 * HOUR), ("params", 2, 62, 2 * MINUTE)],
+    [
+        ("global", 23, 30, HOUR),
+        ("global", 23, 15, 2 * HOUR),
+        ("params", 23, 15, 2 * HOUR),
+        ("params", 2, 62, 2 * MINUTE),
+    ],
 )
 def test_buckets_have_their_windows_as_of_their_end(
     client_of: ClientMaker,

@@ -104,7 +104,8 @@ def latest_metrics(
 def _question(
     context: ReportContext, model_ids: list[str] | None, start: datetime, end: datetime, include_ensembles: bool
 ) -> SnapshotQuestion:
-    return SnapshotQuestion(start, end, model_ids, include_ensembles, context.config.aggregation)
+    config = context.config
+    return SnapshotQuestion(start, end, model_ids, include_ensembles, config.aggregation, config.metrics_window_hours)
 
 
 class _Told:

@@ -39,9 +39,7 @@ _FIRST_POSITION = text(
     SELECT least((SELECT min(position) FROM merkle_cycles WHERE checkpoint_id = :id), (
         SELECT position FROM merkle_cycles AS cycle
         WHERE position >= (
-            SELECT position FROM merkle_cycles
-            WHERE position IS NOT NULL AND created_at > CAST(:after AS timestamptz) - interval '1 hour'
-            ORDER BY created_at, position LIMIT 1
+            SELECT min(position) FROM merkle_cycles WHERE created_at > CAST(:after AS timestamptz) - interval '1 hour'
         ) AND EXISTS (
             SELECT FROM snapshots WHERE cycle_id = cycle.id AND period_end > :after AND period_end < :until
         ) ORDER BY position LIMIT 1))

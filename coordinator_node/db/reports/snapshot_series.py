@@ -52,7 +52,8 @@ from coordinator_node.db.series.spans import (
 class SnapshotQuestion:
     """Which snapshots are asked for: period_end from `start` to `end`, both included.
 
-    `model_ids` None means every model; of ensembles only with `include_ensembles`. Named ones are always shown.
+    `model_ids` None means every model; of ensembles only with `include_ensembles`. Named ones are always shown. A
+    standing shows the summary of no snapshot that is older than `metrics_window_hours`, as the leaderboard does.
     """
 
     start: datetime
@@ -60,6 +61,7 @@ class SnapshotQuestion:
     model_ids: Sequence[str] | None
     include_ensembles: bool
     aggregation: Aggregation
+    metrics_window_hours: int
 
     @property
     def span(self) -> Span:
@@ -78,7 +80,8 @@ def standings_over_time(connection: Connection, question: SnapshotQuestion, *, b
     """How each model stood, by time, then model and scope.
 
     A row holds model_id, scope_key ('' unless `by_scope`), as_of, each window by its place (`mean_0`…, None
-    where there is nothing in it), and `summary`, the model's latest summary as of then as JSON text. There is a row for
+    where there is nothing in it), and `summary`, the model's latest summary as of then as JSON text, None where it is
+    too old. There is a row for
     each moment at which a snapshot ended, if no series has more than MOST_POINTS of them and all fit MOST_ROWS; else
     one for each bucket with a snapshot in it, as of the bucket's end or the question's, whichever is first.
     """
@@ -96,7 +99,12 @@ def _standings(
     connection: Connection, question: SnapshotQuestion, kept: Span | None, width: timedelta | None, *, by_scope: bool
 ) -> list[Record]:
     """The standings by buckets of a width; of None by the moments at which snapshots ended."""
-    values: Record = {"value_field": question.aggregation.value_field, "limit": MOST_ROWS, "end": question.end}
+    values: Record = {
+        "value_field": question.aggregation.value_field,
+        "limit": MOST_ROWS,
+        "end": question.end,
+        "metrics_window": timedelta(hours=min(question.metrics_window_hours, _LONGEST_HOURS)),
+    }
     if width is not None:
         values["width"] = width
     statement = _STANDINGS.format(
@@ -275,6 +283,7 @@ def _pieces(
     hours = [window.hours * 3600 for window in question.aggregation.windows.values()]
     coarsest = min(coarsest_level(seconds) for seconds in [width.total_seconds() if width else 0, *hours])
     cuts = sorted({bound for span in moving for bound in span})
+    values["widest"] = timedelta(seconds=coarsest)
     finely = _covered(fine, kept, coarsest, cuts)
     coarsely = _covered(gaps, kept, LEVELS[-1], cuts)
     among = question.among("model_id", values)
@@ -428,17 +437,20 @@ _LATEST = """
     LEFT JOIN LATERAL (
         SELECT result_summary_jsonb FROM snapshots
         WHERE stood.latest IS NULL AND snapshots.model_id = stood.model_id AND period_end <= stood.ends_at
+          AND period_end > stood.ends_at - CAST(:metrics_window AS interval)
           AND prediction_count > 0 AND superseded_by IS NULL
         ORDER BY period_end DESC, created_at DESC, id DESC LIMIT 1
     ) AS found ON true
 """
 # A point is a piece of nothing at the moment of its own, so that the frames that end there are the windows as of then.
-# Its latest summary is that of its last piece, if that one says.
+# Its latest summary is that of its last piece, if that one says, and cannot be of a snapshot that is too old.
 _STANDINGS = """
     WITH pieces AS MATERIALIZED ({pieces}),
     points AS (
-        SELECT DISTINCT ON (1, 2, 3) {as_of} AS ends_at, model_id, scope_key, latest FROM pieces
-        WHERE ends_at > :begin AND ends_at <= :end
+        SELECT DISTINCT ON (1, 2, 3) {as_of} AS ends_at, model_id, scope_key,
+               CASE WHEN ends_at - CAST(:widest AS interval) >= {as_of} - CAST(:metrics_window AS interval) THEN latest
+               END AS latest
+        FROM pieces WHERE ends_at > :begin AND ends_at <= :end
         ORDER BY 1 DESC, 2 DESC, 3 DESC, pieces.ends_at DESC LIMIT :limit
     ),
     framed AS (
