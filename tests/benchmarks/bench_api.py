@@ -1,9 +1,10 @@
 """How fast the report API answers beside a million scored predictions. Run by `make bench-api`.
 
-It seeds 1,000,000 scored and counted predictions of 50 models over 7 days with their snapshots, starts one report
-worker, and asks each endpoint alone and with 32 clients at once; first without kept buckets, then with them. The series
-are asked for twice: the same range again and again ("repeated"), and each time another one ("varied": its end a minute
-earlier), so that nothing an answer was made of before can help.
+It seeds 1,000,000 scored and counted predictions of 50 models over 7 days with their snapshots, the last of which the
+stages themselves score, count and seal; starts one report worker, and asks each endpoint alone and with 32 clients at
+once; first without kept buckets, then with them. The series are asked for twice: the same range again and again
+("repeated"), and each time another one ("varied": its end a minute earlier), so that nothing an answer was made of
+before can help.
 
 The clients stand on the same cores as the server and the database. So they are as cheap as they can be: bytes that were
 made before, on connections that stay open, and of the answer no more is read than its length. A request costs them some
@@ -27,7 +28,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
 
+from bench_commitments import commit_all
+from bench_score import drained
 from score_history import MODELS, ScoreHistory
+from sqlalchemy import Engine, text
 from sqlmodel import Session
 from uvloop import new_event_loop
 
@@ -41,10 +45,17 @@ from coordinator_node.db.series.mark import kept_span
 from coordinator_node.db.tables import CheckpointRow, FeedRecordRow, LeaseRow
 from coordinator_node.local.postgres import running_postgres
 from coordinator_node.runtime.leases import LeaseFence
+from coordinator_node.services.checkpoint import CheckpointStage
 from coordinator_node.services.leaderboard import Leaderboard
+from coordinator_node.services.snapshot import SnapshotStage
 from coordinator_node.services.snapshot.series import SeriesBuckets
+from coordinator_node.workers.score_worker import score_stage
 
 PREDICTIONS = 1_000_000
+LIVE_SLOTS = 100
+"""The last slots, which the stages themselves score, count, commit and seal with a checkpoint."""
+
+FEEDS = 10
 CLIENTS = 32
 VARIED = 500
 LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
@@ -69,10 +80,16 @@ OTHERS = (
     "/reports/checkpoints/latest",
     "/reports/checkpoints/rewards",
     "/reports/emissions/latest",
+    "/reports/merkle/cycles",
+    "/reports/merkle/proof?snapshot_id={snapshot}",
+    "/reports/evidence/latest",
+    "/reports/evidence/latest?cursor={cursor}",
     "/reports/backfill/feeds",
     "/reports/backfill/jobs",
     "/data/backfill/index",
 )
+_SEALED = "SELECT id, position FROM merkle_cycles WHERE checkpoint_id IS NOT NULL ORDER BY position LIMIT 1"
+_LEAF = "SELECT snapshot_id FROM merkle_nodes WHERE cycle_id = :cycle AND level = 0 ORDER BY position LIMIT 1"
 TARGETS = (
     "targets: 150 ms p99 alone; the four series 300 ms with kept buckets, 1000 ms without;"
     " the leaderboard 2,000 requests/s"
@@ -111,8 +128,9 @@ def measure(url: str, slots: int, seconds: float) -> None:
     with server(url, slots) as port:
         print(f"with kept buckets; load {os.getloadavg()[0]:.1f}")
         print_series(port, history.resolved_at(slots), seconds)
+        found = places(engine)
         for path in OTHERS:
-            print_figures(port, path, [path], seconds)
+            print_figures(port, path, [path.format_map(found)], seconds)
     engine.dispose()
 
 
@@ -121,8 +139,12 @@ def seed(history: ScoreHistory, slots: int) -> None:
     begun, engine = time.perf_counter(), history.engine
     migrate_engine(engine)
     history.add_models()
-    history.add_scored(slots)
     now = history.resolved_at(slots)
+    with Session(engine) as session:
+        session.add(LeaseRow(name="bench", holder="bench", epoch=1, acquired_at=now, expires_at=now))
+        session.commit()
+    history.add_scored(slots - LIVE_SLOTS)
+    play(history, slots - LIVE_SLOTS, LIVE_SLOTS)
     ranking = [{"model_id": f"model-{n:03d}", "rank": n, "result_summary": {"value": 0.1}} for n in range(1, 51)]
     rewards = [{"cruncher_index": n, "reward_pct": 20_000_000} for n in range(50)]
     emission = {"crunch": "c", "cruncher_rewards": rewards, "compute_provider_rewards": [], "data_provider_rewards": []}
@@ -137,16 +159,42 @@ def seed(history: ScoreHistory, slots: int) -> None:
                     meta_jsonb={"ranking": ranking},
                 )
             )
-        for second in range(10_000):
-            feed = {"source": "simulated", "subject": "BTC", "kind": "tick", "granularity": "1s"}
-            at = now - timedelta(seconds=second)
-            session.add(FeedRecordRow(**feed, ts_event=at, values_jsonb={"price": 100.0}))
-        session.add(LeaseRow(name="bench", holder="bench", epoch=1, acquired_at=now, expires_at=now))
+        for number in range(FEEDS):
+            feed = {"source": "venue", "subject": f"S{number}", "kind": "tick", "granularity": "1s"}
+            for second in range(10_000):
+                at = now - timedelta(seconds=second)
+                session.add(FeedRecordRow(**feed, ts_event=at, values_jsonb={"price": 100.0}))
         session.commit()
     with transaction(engine) as session:
         Leaderboard(CrunchConfig(), load_settings({})).write(session, now)
     history.settle()
     print(f"seeded {slots * MODELS} predictions of {MODELS} models in {time.perf_counter() - begun:.0f} s", flush=True)
+
+
+def play(history: ScoreHistory, first: int, slots: int) -> None:
+    """Slots that the stages themselves score and count, two a cycle, and a checkpoint that ends among them."""
+    history.add_due(first, slots)
+    commit_all(history.engine)
+    interval = (history.slot_at(first + slots // 2) - history.start).total_seconds()
+    settings = load_settings({"FEED_SOURCE": "simulated", "CHECKPOINT_INTERVAL_SECONDS": str(int(interval))})
+    config, fence = CrunchConfig(), LeaseFence("bench", 1)
+    score = score_stage(history.engine, config, settings)
+    snapshots = SnapshotStage(history.engine, config, settings)
+    for slot in range(first + 1, first + slots, 2):
+        now = history.resolved_at(slot)
+        drained(lambda now=now: score.run_once(now))
+        snapshots.run_once(now, fence)
+    CheckpointStage(history.engine, config, settings).run_once(history.resolved_at(first + slots), fence)
+    with history.engine.begin() as connection:  # kept buckets are measured apart
+        connection.execute(text("DELETE FROM engine_state WHERE key = 'series_buckets'"))
+
+
+def places(engine: Engine) -> dict[str, str]:
+    """A snapshot that the checkpoint seals, and the cursor of evidence that shows predictions."""
+    with engine.connect() as connection:
+        cycle, position = connection.execute(text(_SEALED)).one()
+        snapshot = connection.execute(text(_LEAF), {"cycle": cycle}).scalar_one()
+    return {"snapshot": snapshot, "cursor": f"{position}.0"}
 
 
 def fill(history: ScoreHistory, slots: int) -> None:

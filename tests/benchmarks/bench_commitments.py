@@ -37,6 +37,7 @@ from coordinator_node.services.snapshot import store
 from coordinator_node.workers import score_worker
 
 KINDS = ("with", "without")
+_WAITING = "SELECT * FROM predictions WHERE status = 'PENDING' ORDER BY slot_id, id"
 TARGET = 10.0
 
 
@@ -102,10 +103,10 @@ def pack(engine: Engine) -> None:
 
 
 def commit_all(engine: Engine) -> float:
-    """Commit each slot's predictions; the seconds that this took, without reading and marking them."""
+    """Commit, by slot, what waits for its score; the seconds that this took, without reading and marking the rows."""
     seconds = 0.0
     with Session(engine) as session:
-        found = session.connection().execute(text("SELECT * FROM predictions ORDER BY slot_id, id")).mappings().all()
+        found = session.connection().execute(text(_WAITING)).mappings().all()
         # Without the slot, because they are there already and a writer's rows are not.
         given = [{**row, "slot_id": None} for row in found]
         for first in range(0, len(given), MODELS):
