@@ -74,12 +74,31 @@ def root_of(hashes: Sequence[bytes]) -> bytes:
     if not hashes:
         return hashlib.sha256().digest()
     row = list(hashes)
-    sha256 = hashlib.sha256
     while len(row) > 1:
-        # Without strict: an odd one is left over, and moves up.
-        joined = [sha256(NODE_PREFIX + left + right).digest() for left, right in zip(row[::2], row[1::2], strict=False)]
-        row = [*joined, row[-1]] if len(row) % 2 else joined
+        row = _row_above(row)
     return row[0]
+
+
+def rows_over(hashes: Sequence[bytes]) -> list[list[bytes]]:
+    """The same tree with all its rows, from the given nodes up to the root; `path_in` finds paths in them.
+
+    An odd one at a row's end is in the row above as well, and so on, until it has a sibling.
+    """
+    rows = [list(hashes)]
+    while len(rows[-1]) > 1:
+        rows.append(_row_above(rows[-1]))
+    return rows
+
+
+def path_in(rows: Sequence[Sequence[bytes]], index: int) -> list[ProofStep]:
+    """The siblings of a leaf on its way to the root, as `generate_proof` gives them, from `rows_over` its tree."""
+    steps = []
+    for row in rows[:-1]:
+        sibling = index ^ 1
+        if sibling < len(row):
+            steps.append(ProofStep(row[sibling].hex(), "left" if sibling < index else "right"))
+        index //= 2
+    return steps
 
 
 def snapshot_leaf(snapshot_id: str, content_hash: str, position: int = 0) -> MerkleNode:
@@ -191,6 +210,13 @@ def verify_proof(leaf_hash: str, proof: list[ProofStep], expected_root: str) -> 
         else:
             return False
     return reached == expected_root
+
+
+def _row_above(row: Sequence[bytes]) -> list[bytes]:
+    sha256 = hashlib.sha256
+    # Without strict: an odd one is left over, and moves up.
+    joined = [sha256(NODE_PREFIX + left + right).digest() for left, right in zip(row[::2], row[1::2], strict=False)]
+    return [*joined, row[-1]] if len(row) % 2 else joined
 
 
 def _parent(pair: Sequence[MerkleNode], level: int, position: int) -> MerkleNode:

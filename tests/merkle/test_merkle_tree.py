@@ -6,7 +6,16 @@ import random
 import pytest
 
 from coordinator_node.merkle import build_merkle_tree, generate_proof, get_root, verify_proof
-from coordinator_node.merkle.tree import MerkleNode, MerkleProof, ProofStep, leaf_hash, root_of, snapshot_leaf
+from coordinator_node.merkle.tree import (
+    MerkleNode,
+    MerkleProof,
+    ProofStep,
+    leaf_hash,
+    path_in,
+    root_of,
+    rows_over,
+    snapshot_leaf,
+)
 
 SIZES = range(1, 131)
 
@@ -46,10 +55,14 @@ def test_root_and_every_proof_agree_with_the_rfc(size):
     nodes = tree_of(size)
     root = get_root(nodes).hash
     assert root == naive_root(contents(size)).hex()
-    assert root == root_of([bytes.fromhex(node.hash) for node in nodes[:size]]).hex()
+    hashes = [bytes.fromhex(node.hash) for node in nodes[:size]]
+    assert root == root_of(hashes).hex()
+    rows = rows_over(hashes)
+    assert [root] == [node.hex() for node in rows[-1]]
     for index, content in enumerate(contents(size)):
         proof = generate_proof(nodes, leaf_hash(content))
         assert [step.hash for step in proof] == [sibling.hex() for sibling in naive_path(index, contents(size))]
+        assert path_in(rows, index) == proof
         assert verify_proof(leaf_hash(content), proof, root)
 
 

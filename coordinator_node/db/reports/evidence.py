@@ -16,9 +16,10 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from coordinator_node.db.reports.merkle import HASH_BYTES, commitments_by_id, path_among
+from coordinator_node.db.reports.merkle import HASH_BYTES, commitments_by_id, rows_over_stored
 from coordinator_node.db.reports.records import Record, fetch
 from coordinator_node.merkle.canonical import canonical_or_none, time_text
+from coordinator_node.merkle.tree import path_in
 
 ITEMS = 1000
 """How many snapshots and predictions a page holds, together."""
@@ -243,7 +244,7 @@ def _add_predictions(connection: Connection, shown: list[tuple[Record, int]], pa
     values = {"ids": ids, "snapshots": [snapshot["snapshot_id"] for snapshot, _ in shown]}
     rows = fetch(connection, _PREDICTIONS, values)
     commitments = commitments_by_id(connection, list({row["commitment_id"] for row in rows if row["commitment_id"]}))
-    leaves = {commitment["id"]: commitment.pop("leaves") for commitment in commitments}
+    trees = {commitment["id"]: rows_over_stored(commitment.pop("leaves")) for commitment in commitments}
     page.commitments += [_wire(commitment) for commitment in commitments]
     for (snapshot, index), prediction_id, row in zip(shown, ids, rows, strict=True):
         own = slice(2 * HASH_BYTES * index, 2 * HASH_BYTES * (index + 1))  # all behind it would be a megabyte each time
@@ -254,7 +255,7 @@ def _add_predictions(connection: Connection, shown: list[tuple[Record, int]], pa
             "prediction_id": prediction_id,
             "prediction_hash": hashes[:HASH_BYTES].hex(),
             "outcome_hash": hashes[HASH_BYTES:].hex(),
-            "prediction": None if row["id"] is None else _prediction(row, leaves),
+            "prediction": None if row["id"] is None else _prediction(row, trees),
             "score": None if row["score_id"] is None else _score(row),
             "ground_truth": None,
         }
@@ -278,7 +279,7 @@ def _snapshot(row: Record) -> Record:
 _OWN = ("id", "model_id", "input_id", "scope_key", "scope", "output", "performed_at", "resolvable_at", "status")
 
 
-def _prediction(row: Record, leaves: dict[str, bytes]) -> Record:
+def _prediction(row: Record, trees: dict[str, list[list[bytes]]]) -> Record:
     committed = row["commitment_id"]
     return {
         **_wire({name: row[name] for name in (*_OWN, "failed_reason")}),
@@ -286,7 +287,7 @@ def _prediction(row: Record, leaves: dict[str, bytes]) -> Record:
         "scope": canonical_or_none(row["scope"]),
         "output": canonical_or_none(row["output"]),
         "commitment_id": committed,
-        "commitment_path": path_among(leaves[committed], row["commitment_index"]) if committed in leaves else None,
+        "commitment_path": path_in(trees[committed], row["commitment_index"]) if committed in trees else None,
     }
 
 

@@ -15,7 +15,7 @@ from coordinator_node.db.reports.records import Record, fetch
 from coordinator_node.db.tables import MerkleCommitmentRow, MerkleCycleRow, MerkleNodeRow
 from coordinator_node.merkle.canonical import canonical_bytes
 from coordinator_node.merkle.documents import checkpoint_header, cycle_header, leaf
-from coordinator_node.merkle.tree import MerkleNode, ProofStep, build_merkle_tree, sibling_places
+from coordinator_node.merkle.tree import ProofStep, path_in, rows_over, sibling_places
 
 HASH_BYTES = 32
 # Positions of the chain count from 1.
@@ -120,12 +120,9 @@ def commitments_by_id(connection: Connection, ids: Sequence[str]) -> list[Record
     return fetch(connection, named.order_by(col(row.position), col(row.id)))
 
 
-def path_among(leaves: bytes, index: int) -> list[ProofStep]:
-    """The path of one of the leaves that are stored one behind the other."""
-    nodes = build_merkle_tree([MerkleNode(bytes(part).hex(), 0, 0) for part in batched(leaves, HASH_BYTES)])
-    by_place = {(node.level, node.position): node.hash for node in nodes}
-    places = sibling_places(index, len(leaves) // HASH_BYTES)
-    return [ProofStep(by_place[level, position], side) for level, position, side in places]
+def rows_over_stored(leaves: bytes) -> list[list[bytes]]:
+    """The rows of the tree over leaves that are stored one behind the other, for `path_in`."""
+    return rows_over([bytes(part) for part in batched(leaves, HASH_BYTES)])
 
 
 def snapshot_proof(connection: Connection, snapshot_id: str) -> Record | None:
@@ -152,7 +149,7 @@ def prediction_proof(connection: Connection, prediction_id: str) -> Record | Non
         snapshot = found[0]
         index = 2 * snapshot["prediction_ids"].index(prediction_id)
         own = bytes(snapshot["leaves"][HASH_BYTES * index : HASH_BYTES * (index + 1)]).hex()
-        first = path_among(snapshot["leaves"], index)
+        first = path_in(rows_over_stored(snapshot["leaves"]), index)
         content = leaf(bytes.fromhex(snapshot["snapshot_content_hash"])).hex()
         proof = _proof(connection, snapshot, [*first, ProofStep(content, "left")])
         committed = fetch(connection, _COMMITTED, {"id": prediction_id})
@@ -228,7 +225,7 @@ def _commitment_proof(committed: Record) -> Record:
         "commitment_id": committed["id"],
         "root": committed["root"],
         "committed_at": committed["committed_at"],
-        "path": path_among(committed["leaves"], committed["commitment_index"]),
+        "path": path_in(rows_over_stored(committed["leaves"]), committed["commitment_index"]),
     }
 
 
