@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, tzinfo
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, make_url
 
+from coordinator_node.db import session
 from coordinator_node.db.engine import make_engine
 from coordinator_node.db.migrations import migrate_engine
 from coordinator_node.entities import times
@@ -118,3 +120,10 @@ def connect() -> Iterator[Callable[[str], Engine]]:
 def engine(database_url: str, connect: Callable[[str], Engine]) -> Engine:
     """An engine on a database of the newest schema without rows."""
     return connect(database_url)
+
+
+@pytest.fixture
+def named_by_environment(database_url: str, connect: Callable[[str], Engine], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is the environment's, so that `create_session` finds it; its connections end with the test."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setattr(session, "_engine", cache(connect))

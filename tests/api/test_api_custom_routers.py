@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from api_cases import KEY, ClientMaker
-from sqlalchemy import Engine
 from structlog.testing import capture_logs
 
 from coordinator_node.entities.errors import ConfigurationError
@@ -143,16 +142,14 @@ def test_nested_routers_are_looked_through(client_of: ClientMaker, tmp_path: Pat
     assert client.rows("/reports/mine") == "mine"
 
 
-def test_text_that_no_database_holds_is_the_senders_fault(
-    client_of: ClientMaker, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("named_by_environment")
+def test_text_that_no_database_holds_is_the_senders_fault(client_of: ClientMaker, tmp_path: Path) -> None:
     """An endpoint that takes any text, and asks for it: the database answers, only not to this."""
     text = (
         "from fastapi import APIRouter\nfrom coordinator_node.db import DBModelRepository, create_session\n"
         "router = APIRouter()\n@router.get('/mine/{name}')\ndef mine(name: str) -> bool:\n"
         "    with create_session() as session:\n        return DBModelRepository(session).fetch(name) is not None\n"
     )
-    monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
     client = client_of(API_ROUTES_DIR=write(tmp_path, mine=text))
     assert client.rows("/mine/a") is False
     answer = client.get("/mine/%00")

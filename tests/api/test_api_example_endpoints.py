@@ -15,10 +15,9 @@ from coordinator_node.db.tables import SnapshotRow
 
 
 @pytest.fixture
-def client(client_of: ClientMaker, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
+def client(client_of: ClientMaker, named_by_environment: None, tmp_path: Path) -> Client:
     example = scaffold_folder() / "node" / "api" / "example_endpoints.py.disabled"
     shutil.copy(example, tmp_path / "example_endpoints.py")
-    monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
     return client_of(API_ROUTES_DIR=str(tmp_path))
 
 

@@ -202,11 +202,11 @@ def test_only_a_config_that_asks_for_it_has_it(client_of: ClientMaker) -> None:
     assert body["schema"]["properties"]["features"]["maxItems"] == 10_000
 
 
+@pytest.mark.usefixtures("named_by_environment")
 def test_the_built_in_endpoints_win_over_those_of_an_older_workspace(
     client_of: ClientMaker, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "tournament.py").write_text(OLDER_ROUTER)
-    monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
     monkeypatch.setattr("coordinator_node.services.tournament_predict.load_config", lambda: CONFIG)
     store(engine, model("a", presence="PRESENT"))
     with capture_logs() as logs:
@@ -223,11 +223,9 @@ def test_the_built_in_endpoints_win_over_those_of_an_older_workspace(
     }
 
 
-def test_an_older_workspace_without_tournament_mode_keeps_its_endpoints(
-    client_of: ClientMaker, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("named_by_environment")
+def test_an_older_workspace_without_tournament_mode_keeps_its_endpoints(client_of: ClientMaker, tmp_path: Path) -> None:
     (tmp_path / "tournament.py").write_text(OLDER_ROUTER)
-    monkeypatch.setenv("DATABASE_URL", engine.url.render_as_string(hide_password=False))
     with capture_logs() as logs:
         client = client_of(API_ROUTES_DIR=str(tmp_path))
     assert not any(log["event"].startswith("custom route refused") for log in logs)

@@ -34,13 +34,17 @@ _LATEST = text(f"{_CHECKPOINT} WHERE {_SEALED} ORDER BY period_end DESC, created
 _BY_ID = text(f"{_CHECKPOINT} WHERE id = :id AND {_SEALED}")
 _CHAIN_BEGINS = 1
 # A cycle counts nothing that ends after it was made, so that the first one to count what ends after a moment is among
-# those made since; an hour more is for clocks that were set.
+# those made since; an hour more is for clocks that were set. They are few beside the whole chain: without the OFFSET it
+# would be read from its beginning.
 _FIRST_POSITION = text(
     """
     SELECT least((SELECT min(position) FROM merkle_cycles WHERE checkpoint_id = :id), (
         SELECT position FROM merkle_cycles AS cycle
         WHERE position >= (
-            SELECT min(position) FROM merkle_cycles WHERE created_at > CAST(:after AS timestamptz) - interval '1 hour'
+            SELECT min(position) FROM (
+                SELECT position FROM merkle_cycles
+                WHERE created_at > CAST(:after AS timestamptz) - interval '1 hour' OFFSET 0
+            ) AS since
         ) AND EXISTS (
             SELECT FROM snapshots WHERE cycle_id = cycle.id AND period_end > :after AND period_end < :until
         ) ORDER BY position LIMIT 1))
