@@ -6,7 +6,7 @@ import re
 
 from isal import isal_zlib
 from starlette.datastructures import Headers
-from starlette.middleware.gzip import GZipMiddleware, GZipResponder, IdentityResponder
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 COMPRESSED_ABOVE = 1024
@@ -54,7 +54,10 @@ def _weight(parameters: str) -> float:
 
 
 class CompressionMiddleware(GZipMiddleware):
-    """Starlette's, which itself looks for the letters `gzip` alone, and would compress for who refuses it."""
+    """Starlette's, which looks for the letters `gzip` alone, and would compress for who refuses it.
+
+    So it and all behind it see what the header comes to: gzip, or nothing.
+    """
 
     def __init__(self, app: ASGIApp, exclude_content_types: tuple[str, ...]) -> None:
         super().__init__(
@@ -63,19 +66,7 @@ class CompressionMiddleware(GZipMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and its answer back compressed where it may be."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        excluded = self.exclude_content_types
-        responder: ASGIApp = (
-            GZipResponder(
-                self.app,
-                self.minimum_size,
-                self.compresslevel,
-                thread_minimum_size=self.thread_minimum_size,
-                exclude_content_types=excluded,
-            )
-            if takes_gzip(Headers(scope=scope))
-            else IdentityResponder(self.app, self.minimum_size, exclude_content_types=excluded)
-        )
-        await responder(scope, receive, send)
+        if scope["type"] == "http":
+            asked = [(b"accept-encoding", b"gzip")] if takes_gzip(Headers(scope=scope)) else []
+            scope["headers"] = [*(header for header in scope["headers"] if header[0] != b"accept-encoding"), *asked]
+        await super().__call__(scope, receive, send)
