@@ -255,8 +255,17 @@ _SHAPE = """
         GROUP BY model_id, scope_key, prediction_config_id
     ) AS series
 """
-# What differs within a bucket is null. Equal documents have equal hashes, so one of them stands for all.
+# What differs within a bucket is null. Equal documents have equal hashes, so that one of them stands for all; one for
+# each bucket would be thousands of predictions to look up.
 _TOLD = """
+    WITH bucket AS MATERIALIZED ({buckets} ORDER BY 6 DESC, 2 DESC, 3 DESC LIMIT :limit),
+    scopes AS (
+        SELECT sample.hash, CAST(predictions.scope_jsonb AS text) AS scope
+        FROM (
+            SELECT scope_hash_least AS hash, min(sample_id) AS id FROM bucket
+            WHERE scope_hash_least = scope_hash_greatest GROUP BY 1
+        ) AS sample JOIN predictions ON predictions.id = sample.id
+    )
     SELECT bucket.model_id, NULLIF(bucket.prediction_config_id, '') AS prediction_config_id, bucket.scope_key,
            bucket.performed_at,
            CASE WHEN horizon_least = horizon_greatest THEN horizon_least END AS horizon,
@@ -265,8 +274,8 @@ _TOLD = """
            END AS score_failed_reason,
            value_total / NULLIF(value_count, 0) AS score_value,
            CASE WHEN scored_count = points AND scored_least = scored_greatest THEN scored_least END AS scored_at,
-           CASE WHEN scope_hash_least = scope_hash_greatest THEN CAST(sample.scope_jsonb AS text) END AS scope
-    FROM ({buckets} ORDER BY 6 DESC, 2 DESC, 3 DESC LIMIT :limit) AS bucket
-    JOIN predictions AS sample ON sample.id = bucket.sample_id
+           scopes.scope
+    FROM bucket
+    LEFT JOIN scopes ON scopes.hash = bucket.scope_hash_least AND scope_hash_least = scope_hash_greatest
     ORDER BY bucket.performed_at DESC, bucket.model_id DESC, bucket.scope_key DESC
 """
