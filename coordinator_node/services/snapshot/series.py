@@ -27,8 +27,8 @@ from coordinator_node.services.checkpoint_periods import hold_boundaries
 SETTLED_AFTER = timedelta(minutes=5)
 """How long after its end a bucket is made: most of what is in it is scored and counted by then."""
 
-MOST_ROWS = 20_000
-"""So many predictions, and so many snapshots, are summed up in a pass, or one bucket's: about a second's work."""
+MOST_ROWS = 1500
+"""So many predictions, and so many snapshots, are summed up in a pass, or one bucket's: no cycle is to be longer."""
 
 # The row after so many others, on the way back from what is kept and ahead of it; NULL where there are fewer.
 _BACK = text(
